@@ -1,0 +1,206 @@
+"""HyperAgent: Double-DQN whose last layer is a linear hypermodel with a fixed prior (arXiv 2402.10228).
+
+Read top to bottom: the random numbers of a call, acting, the target, the loss, the update. Equation numbers are the
+paper's; the formulas are in the README.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hyperagent_jax import losses
+from hyperagent_jax.config import HyperAgentConfig, validate
+from hyperagent_jax.distributions import haar_orthogonal, make_perturbation, make_reference
+from hyperagent_jax.optimizers import clipped_adam
+from hyperagent_jax.types import (
+  ActorState,
+  ActOutput,
+  Agent,
+  Array,
+  Extras,
+  HyperQ,
+  LearnerState,
+  Network,
+  Params,
+  PRNGKey,
+  TimeStep,
+  Transition,
+)
+
+
+class ActDraws(NamedTuple):
+  """All the random numbers of one `act`."""
+
+  index: Array  # [K, M] followed from now on, if this step redraws
+  redraw: Array  # [] uniform in [0, 1): redraws where below 1 - gamma
+  noise: Array | None  # [M] perturbation z, or [M, M] a block of them, or None where sigma is 0
+
+
+class UpdateDraws(NamedTuple):
+  """All the random numbers of one `update`."""
+
+  index: Array | None  # [B, N, M] update indices, None for the exact expectation
+  index_t: Array | None  # [B, K, M] independent target indices, None for dependent ones
+
+
+def make_optimizer(config: HyperAgentConfig) -> optax.GradientTransformation:
+  """Global-norm clipping, then Adam (Table 5; its eps of 1.5e-4 matters)."""
+  return clipped_adam(config.learning_rate, config.adam_eps, config.max_grad_norm)
+
+
+def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, config: HyperAgentConfig) -> Agent:
+  """HyperAgent as pure functions (sections 3-4 of the paper; Eq. 2-4, 8-10).
+
+  Args:
+    network: affine in the index, such as `make_network` gives.
+    optimizer: any optax transformation; `make_optimizer` gives the paper's.
+    config: reads the fields under "The distributions", "The loss", "Acting", and discount and target_period.
+
+  Returns:
+    An `Agent`. `update` returns the metrics loss [] and grad_norm [] (before clipping). It needs `replay_size` [], the
+    number of transitions in replay, where beta > 0.
+
+  Raises:
+    ConfigError: if the configuration is invalid.
+  """
+  validate(config)
+  dim = config.index_dim
+  reference = make_reference(config.reference_distribution, dim, config.num_nonzero, config.unit_variance_index)
+  perturbation = make_perturbation(config.perturbation_distribution, dim, config.num_nonzero)
+  noise_in_blocks = config.sigma > 0 and config.perturbation_distribution == 'orthogonal'
+
+  # ------------------------------------------------------------------------------------------------------------ init
+
+  def init(key: PRNGKey, observation: Array) -> LearnerState:
+    params, prior = network.init(key, observation)
+    # A copy: state that is donated must not alias.
+    target_params = jax.tree.map(jnp.copy, params)
+    return LearnerState(params, prior, target_params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+  def init_actor(key: PRNGKey) -> ActorState:
+    index = reference.sample(key, config.act_num_indices)
+    noise_block = jnp.zeros((dim if noise_in_blocks else 0, dim))
+    return ActorState(index, noise_block, jnp.zeros((), jnp.int32))
+
+  # ------------------------------------------------------------------------------------------------------------- act
+
+  def draw_act(key: PRNGKey) -> ActDraws:
+    key_index, key_redraw, key_noise = jax.random.split(key, 3)
+    noise = None
+    if noise_in_blocks:
+      noise = haar_orthogonal(key_noise, dim)
+    elif config.sigma > 0:
+      noise = perturbation.sample(key_noise, 1)[0]
+    return ActDraws(reference.sample(key_index, config.act_num_indices), jax.random.uniform(key_redraw), noise)
+
+  def redraws(timestep: TimeStep, draws: ActDraws, evaluation: bool) -> Array:
+    """Whether this step follows a new index: one per episode and, in training only, more often."""
+    if evaluation:
+      return timestep.first()
+    if config.act_resampling == 'state_dependent':
+      return jnp.array(True)
+    new = timestep.first() | (timestep.discount == 0.0)  # discount 0 within an episode: a life was lost
+    if config.geometric_resampling:
+      new = new | (draws.redraw < 1.0 - config.discount)
+    return new
+
+  def next_noise(actor: ActorState, draws: ActDraws) -> tuple[Array, Array | None]:
+    """The actor's block of perturbations and this transition's z; orthogonal ones are dealt row by row."""
+    if not noise_in_blocks:
+      return actor.noise_block, draws.noise
+    row = actor.num_acts % dim
+    block = jnp.where(row == 0, draws.noise, actor.noise_block)
+    return block, block[row]
+
+  def act(
+    learner: LearnerState, actor: ActorState, timestep: TimeStep, key: PRNGKey | ActDraws, evaluation: bool = False
+  ) -> tuple[ActorState, ActOutput]:
+    draws = key if isinstance(key, ActDraws) else draw_act(key)
+    index = jnp.where(redraws(timestep, draws, evaluation), draws.index, actor.index)  # [K, M]
+    noise_block, noise = next_noise(actor, draws)
+    prior_q = network.cache(learner.prior, timestep.observation)
+    q = network.hyper_q(learner.params, timestep.observation, prior_q).at(index)  # [K, A]
+    # K = 1 is Thompson sampling, K > 1 optimistic index sampling (Eq. 8).
+    action = jnp.argmax(losses.optimistic(q, config.optimism_quantile)).astype(jnp.int32)
+    extras = Extras(noise=noise, prior=None if network.caches_in_table else prior_q)
+    return ActorState(index, noise_block, actor.num_acts + 1), ActOutput(action, extras)
+
+  # ---------------------------------------------------------------------------------------------------------- update
+
+  def draw_update(key: PRNGKey, batch_size: int) -> UpdateDraws:
+    key_index, key_target = jax.random.split(key)
+    num, k = config.num_update_indices, config.target_num_indices
+    index = index_t = None
+    if num:
+      index = reference.sample(key_index, batch_size * num).reshape(batch_size, num, dim)
+    if config.target_index == 'independent':
+      num_targets = batch_size if config.target_resampling == 'state_dependent' else 1
+      drawn = reference.sample(key_target, num_targets * k).reshape(num_targets, k, dim)
+      index_t = jnp.broadcast_to(drawn, (batch_size, k, dim))
+    return UpdateDraws(index, index_t)
+
+  def cached(prior: Params, observation: Array, extras: Any) -> HyperQ:
+    """The prior's part of a state's value: remembered with the step, or evaluated here."""
+    remembered = getattr(extras, 'prior', None)
+    return network.cache(prior, observation) if remembered is None else remembered
+
+  def target(learner: LearnerState, transition: Transition, index: Array | None, index_t: Array | None) -> Array:
+    """y0 of one transition: [] with an independent target index, [N] with dependent ones (Eq. 3, 9)."""
+    prior_q = cached(learner.prior, transition.o_t, transition.extras_t)
+    q_t_target = network.hyper_q(learner.target_params, transition.o_t, prior_q)
+    q_t_selector = network.hyper_q(learner.params, transition.o_t, prior_q) if config.double_q else q_t_target
+
+    def at(indices: Array) -> Array:  # [K, M] -> []
+      q_value, q_selector = q_t_target.at(indices), q_t_selector.at(indices)
+      r_t, discount_t = transition.r_t, transition.discount_t
+      return losses.bootstrap_target(r_t, discount_t, q_value, q_selector, config.optimism_quantile)
+
+    return jax.vmap(at)(index[:, None, :]) if index_t is None else at(index_t)
+
+  def loss(params: Params, prior: Params, transition: Transition, y0: Array, index: Array | None) -> Array:
+    """The TD loss of one transition (Eq. 2-3), over sampled indices or in expectation."""
+    prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
+    q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
+    noise = transition.extras_tm1.noise if config.sigma > 0 else None
+    if index is None:
+      v, mean = reference.second_moment, reference.mean
+      return losses.exact_td_loss(q_tm1, transition.a_tm1, y0, v, mean, noise, config.sigma)
+    targets = jnp.broadcast_to(y0, index.shape[:1])
+    return losses.sampled_td_loss(q_tm1, transition.a_tm1, targets, index, noise, config.sigma)
+
+  def regularization(params: Params, replay_size: Array | None) -> Array | float:
+    """(beta / |D|) R (Eq. 4)."""
+    if config.beta == 0:
+      return 0.0
+    if replay_size is None:
+      raise ValueError('update(..., replay_size=None): beta > 0 needs the number of transitions in replay')
+    scale = config.beta / jnp.maximum(replay_size, 1).astype(jnp.float32)
+    return scale * network.regularizer(params, reference.mean, reference.second_moment)
+
+  def update(
+    learner: LearnerState, batch: Transition, key: PRNGKey | UpdateDraws, replay_size: Array | None = None
+  ) -> tuple[LearnerState, dict[str, Array]]:
+    draws = key if isinstance(key, UpdateDraws) else draw_update(key, batch.a_tm1.shape[0])
+    # The target is copied before updates 0, P, 2P, ...
+    copies = learner.num_updates % config.target_period == 0
+    target_params = jax.lax.cond(copies, lambda: learner.params, lambda: learner.target_params)
+    learner = learner._replace(target_params=target_params)
+    y0 = jax.vmap(target, in_axes=(None, 0, 0, 0))(learner, batch, draws.index, draws.index_t)  # [B] or [B, N]
+
+    def batch_loss(params: Params) -> Array:
+      each = jax.vmap(loss, in_axes=(None, None, 0, 0, 0))(params, learner.prior, batch, y0, draws.index)  # [B]
+      return jnp.mean(each) + regularization(params, replay_size)
+
+    value, grads = jax.value_and_grad(batch_loss)(learner.params)
+    updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
+    params = optax.apply_updates(learner.params, updates)
+    metrics = {'loss': value, 'grad_norm': optax.tree.norm(grads)}
+    return LearnerState(params, learner.prior, target_params, opt_state, learner.num_updates + 1), metrics
+
+  def posterior(learner: LearnerState, observation: Array) -> HyperQ:
+    """Mean and factor of all action values of a state; the standard deviation is sqrt(v) |factor|."""
+    return network.hyper_q(learner.params, observation, network.cache(learner.prior, observation))
+
+  return Agent(init, init_actor, act, update, posterior, draw_act, draw_update)

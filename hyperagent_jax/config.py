@@ -1,0 +1,243 @@
+"""Configuration: frozen dataclasses whose fields document, validate and become command-line flags.
+
+A field is declared once, with its help text and what is allowed; `validate` checks values before anything compiles and
+`define_flags` makes a flag of every field. Errors are one line that names the flag, the value and what is allowed.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from absl import flags
+
+from hyperagent_jax import distributions
+
+
+class ConfigError(ValueError):
+  """A setting that cannot be used; its text is one line for the user."""
+
+
+def field(default: Any, help_text: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()):
+  """A dataclass field with its documentation and its allowed values (`low` and `high` are included)."""
+  metadata = {'help': help_text, 'low': low, 'high': high, 'choices': choices}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperAgentConfig:
+  """Every number of HyperAgent; the defaults are the DeepSea column of Table 5 as the published code has it."""
+
+  # The network.
+  torso: str = field('deep_sea', 'Torso of the network and of its prior.', choices=('deep_sea', 'mlp'))
+  grid_size: int = field(20, 'Side N of the grid that integer observations code (deep_sea torso).', low=2)
+  hidden_sizes: tuple[int, ...] = field((64, 64), 'Widths of the hidden layers.', low=1)
+  index_dim: int = field(4, 'Index dimension M.', low=1)
+  posterior_scale: float = field(1.0, 'Weight c_post of the trained part of Q.', low=0.0)
+  prior_scale: float = field(10.0, 'Weight c_prior of the fixed prior.', low=0.0)
+  prior_std: float = field(1.0, 'Length of the rows of A0 and of the vectors b and b0 at initialisation.', low=0.0)
+  prior_storage: str = field(
+    'table',
+    "Where prior values are kept: a table over all states (deep_sea torso), or 'replay', beside each stored state.",
+    choices=('table', 'replay'),
+  )
+
+  # The distributions.
+  reference_distribution: str = field('sphere', 'Distribution of the index xi.', choices=distributions.REFERENCES)
+  perturbation_distribution: str = field(
+    'sphere', 'Distribution of the perturbation z.', choices=distributions.PERTURBATIONS
+  )
+  num_nonzero: int = field(1, 'Non-zero entries of the sparse distributions.', low=1)
+  unit_variance_index: bool = field(False, 'Scale sphere and orthogonal indices by sqrt(M), to second moment I.')
+
+  # The loss.
+  update_indices: str = field(
+    'exact', "Update indices N per transition: a number, or 'exact' for the expectation in closed form."
+  )
+  target_index: str = field(
+    'independent',
+    'Target index: independent of the update indices, or equal to them.',
+    choices=('independent', 'dependent'),
+  )
+  target_resampling: str = field(
+    'state_dependent',
+    'An independent target index is drawn once per transition, or once per update.',
+    choices=('state_dependent', 'state_independent'),
+  )
+  target_num_indices: int = field(1, 'Indices K over which the target is optimistic; 1: no optimism.', low=1)
+  double_q: bool = field(True, 'Choose the target action with the online network.')
+  discount: float = field(0.99, 'Discount factor gamma.', low=0.0, high=1.0)
+  n_step: int = field(1, 'Steps n of the return.', low=1)
+  sigma: float = field(0.0, 'Scale of the perturbation in the target.', low=0.0)
+  beta: float = field(0.0, "Weight of the prior regularisation, divided by the replay's size.", low=0.0)
+
+  # Acting.
+  act_resampling: str = field(
+    'state_independent',
+    'The acting index is drawn once per episode, or at every step.',
+    choices=('state_independent', 'state_dependent'),
+  )
+  geometric_resampling: bool = field(True, 'Also redraw the acting index with probability 1 - gamma at every step.')
+  act_num_indices: int = field(1, 'Indices K over which acting is optimistic; 1: Thompson sampling.', low=1)
+  optimism_quantile: float = field(
+    1.0, 'Quantile over optimistic indices, for acting and targets; 1: maximum.', high=1.0
+  )
+
+  # The optimizer.
+  learning_rate: float = field(1e-3, "Adam's learning rate.", low=0.0)
+  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=0.0)
+  max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.')
+  batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1)
+  target_period: int = field(4, 'Updates P between copies of the target network.', low=1)
+
+  # The loop.
+  num_envs: int = field(1, 'Environments E per seed.', low=1)
+  update_ratio: float = field(1.0, 'Updates per environment step: a whole number or a fraction 1/k.')
+  min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1)
+  replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2)
+  prng_impl: str = field('threefry2x32', 'Pseudo-random generator.', choices=('threefry2x32', 'rbg', 'unsafe_rbg'))
+
+  @property
+  def num_update_indices(self) -> int:
+    """N, or 0 for the exact expectation."""
+    return 0 if self.update_indices == 'exact' else int(self.update_indices)
+
+  @property
+  def updates_per_step(self) -> int:
+    """Updates after one step of all E environments; 0 where less than one."""
+    return int(round(self.update_ratio * self.num_envs))
+
+  @property
+  def steps_per_update(self) -> int:
+    """Steps of all E environments between updates."""
+    return max(1, round(1.0 / (self.update_ratio * self.num_envs)))
+
+
+def _check_field(f: dataclasses.Field, value: Any) -> None:
+  """Raises ConfigError unless the value is of the field's kind and within its bounds."""
+  low, high, choices = (f.metadata.get(k) for k in ('low', 'high', 'choices'))
+  if choices and value not in choices:
+    raise ConfigError(f'--{f.name}={value}: must be one of {", ".join(map(str, choices))}')
+  for x in value if isinstance(value, tuple) else (value,):
+    if isinstance(x, float) and not math.isfinite(x):
+      raise ConfigError(f'--{f.name}={value}: must be finite')
+    if low is not None and x < low:
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at least {low:g}')
+    if high is not None and x > high:
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at most {high:g}')
+
+
+def _show(value: Any) -> str:
+  return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def validate_fields(config: Any) -> None:
+  """Checks every field of a configuration against its declared bounds.
+
+  Raises:
+    ConfigError: on the first field out of bounds.
+  """
+  for f in dataclasses.fields(config):
+    _check_field(f, getattr(config, f.name))
+
+
+def _whole(x: float) -> bool:
+  return abs(x - round(x)) < 1e-6
+
+
+def validate(config: HyperAgentConfig) -> None:
+  """Checks each field, then the rules that join several.
+
+  Raises:
+    ConfigError: one line that names the flag, its value and what is allowed.
+  """
+  validate_fields(config)
+  c = config
+  if not c.hidden_sizes:
+    raise ConfigError('--hidden_sizes=: must name at least one layer')
+  if c.update_indices != 'exact' and not (c.update_indices.isdigit() and int(c.update_indices) > 0):
+    raise ConfigError(f"--update_indices={c.update_indices}: must be 'exact' or a whole number of at least 1")
+  if c.update_indices == 'exact' and c.target_index == 'dependent':
+    raise ConfigError(
+      '--update_indices=exact --target_index=dependent: the exact expectation needs independent targets; '
+      'give a number of indices, such as --update_indices=20'
+    )
+  for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps'):
+    if getattr(c, name) <= 0:
+      raise ConfigError(f'--{name}={getattr(c, name)}: must be above 0')
+  per_step = c.update_ratio * c.num_envs
+  if not (_whole(per_step) and per_step >= 1) and not (per_step < 1 and _whole(1 / per_step)):
+    raise ConfigError(
+      f'--update_ratio={c.update_ratio}: times num_envs={c.num_envs} it must be a whole number or a fraction 1/k'
+    )
+  if 'sparse' in (c.reference_distribution, c.perturbation_distribution) and c.num_nonzero > c.index_dim:
+    raise ConfigError(f'--num_nonzero={c.num_nonzero}: must be at most index_dim={c.index_dim}')
+  if c.min_replay > c.replay_capacity:
+    raise ConfigError(f'--min_replay={c.min_replay}: must be at most replay_capacity={c.replay_capacity}')
+  if c.replay_capacity // c.num_envs < c.n_step + 2:
+    raise ConfigError(
+      f'--replay_capacity={c.replay_capacity}: must be at least num_envs * (n_step + 2) = {c.num_envs * (c.n_step + 2)}'
+    )
+  if c.prior_storage == 'table' and c.torso != 'deep_sea':
+    raise ConfigError(f'--prior_storage=table: the {c.torso} torso has no enumerable states; must be replay')
+  if c.torso == 'deep_sea' and c.grid_size**2 >= 2**31:
+    raise ConfigError(f'--grid_size={c.grid_size}: must be at most 46340, so that states fit int32')
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+  """A configuration as JSON-ready values."""
+  return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """'field: old -> new' for every entry that differs between two `to_dict` results."""
+  names = sorted(set(old) | set(new))
+  return [f'{k}: {old.get(k)} -> {new.get(k)}' for k in names if old.get(k) != new.get(k)]
+
+
+def define_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS, skip: tuple[str, ...] = ()) -> None:
+  """Defines a flag for every field of `config`, whose values are the defaults."""
+  for f in dataclasses.fields(config):
+    if f.name in skip:
+      continue
+    default, text = getattr(config, f.name), f.metadata['help']
+    if f.metadata['choices']:
+      text += f' One of {", ".join(f.metadata["choices"])}.'
+    if isinstance(default, bool):
+      flags.DEFINE_bool(f.name, default, text, flag_values=flag_values)
+    elif isinstance(default, int):
+      flags.DEFINE_integer(f.name, default, text, flag_values=flag_values)
+    elif isinstance(default, float):
+      flags.DEFINE_float(f.name, default, text, flag_values=flag_values)
+    elif isinstance(default, tuple):
+      flags.DEFINE_list(f.name, [str(x) for x in default], text + ' Comma-separated.', flag_values=flag_values)
+    else:
+      flags.DEFINE_string(f.name, default, text, flag_values=flag_values)
+
+
+def from_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS) -> Any:
+  """`config` with every field that has a flag set to the flag's value.
+
+  Raises:
+    ConfigError: if a list flag does not hold whole numbers.
+  """
+  changes = {}
+  for f in dataclasses.fields(config):
+    if f.name not in flag_values:
+      continue
+    value = flag_values[f.name].value
+    if isinstance(getattr(config, f.name), tuple):
+      value = parse_ints(f.name, value)
+    changes[f.name] = value
+  return dataclasses.replace(config, **changes)
+
+
+def parse_ints(name: str, values: list[str]) -> tuple[int, ...]:
+  """A list flag's entries as whole numbers.
+
+  Raises:
+    ConfigError: naming the flag, if an entry is not a whole number.
+  """
+  try:
+    return tuple(int(v) for v in values)
+  except ValueError:
+    raise ConfigError(f'--{name}={",".join(values)}: must be whole numbers separated by commas') from None

@@ -1,0 +1,52 @@
+"""Episodes under a frozen posterior."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey
+
+
+class Episodes(NamedTuple):
+  """Finished evaluation episodes."""
+
+  returns: Array  # [num_episodes] sums of rewards
+  lengths: Array  # [num_episodes] int32 steps
+
+
+def make_evaluator(
+  agent: Agent, environment: Environment, num_episodes: int
+) -> Callable[[LearnerState, Any, PRNGKey], Episodes]:
+  """Evaluation by `num_episodes` whole episodes, run side by side.
+
+  Each episode is played greedily under an index of its own, drawn at its start and never redrawn; nothing is learnt.
+
+  Returns:
+    A pure function (learner, env_params, key) -> Episodes.
+  """
+
+  def evaluate(learner: LearnerState, env_params: Any, key: PRNGKey) -> Episodes:
+    key_actor, key_reset, key_steps = jax.random.split(key, 3)
+    actor = jax.vmap(agent.init_actor)(jax.random.split(key_actor, num_episodes))
+    reset_keys = jax.random.split(key_reset, num_episodes)
+    env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, reset_keys)
+    act = jax.vmap(lambda a, t, k: agent.act(learner, a, t, k, evaluation=True))
+    step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+
+    def body(carry: Any) -> Any:
+      t, actor, env_state, timestep, done, episodes = carry
+      keys = jax.random.split(jax.random.fold_in(key_steps, t), 2 * num_episodes)
+      actor, output = act(actor, timestep, keys[:num_episodes])
+      env_state, timestep = step(env_params, env_state, output.action, keys[num_episodes:])
+      returns = episodes.returns + jnp.where(done, 0.0, timestep.reward)
+      lengths = episodes.lengths + jnp.where(done, 0, 1)
+      return t + 1, actor, env_state, timestep, done | timestep.last(), Episodes(returns, lengths)
+
+    none_done = jnp.zeros((num_episodes,), bool)
+    nothing = Episodes(jnp.zeros((num_episodes,)), jnp.zeros((num_episodes,), jnp.int32))
+    carry = (jnp.zeros((), jnp.int32), actor, env_state, timestep, none_done, nothing)
+    return jax.lax.while_loop(lambda c: ~jnp.all(c[4]), body, carry)[5]
+
+  return evaluate

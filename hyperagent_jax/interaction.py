@@ -1,0 +1,155 @@
+"""What happens at one time step, whichever driver steps the environment: act, remember, learn.
+
+Both drivers call `Interaction.step`, so both do the same computation with the same random numbers, which depend on the
+seed, the number of the step and the purpose only: never on the driver, the length of a chunk or a resumption.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.replay import Replay, ReplayState
+from hyperagent_jax.types import Agent, Array, LearnerState, PRNGKey, TimeStep, tree_index
+
+
+class Stream(enum.IntEnum):
+  """Purposes of random numbers; a key is fold_in(fold_in(seed_key, step), stream)."""
+
+  ACT = 0
+  EXPLORE = 1
+  ENVIRONMENT = 2
+  REPLAY = 3
+  UPDATE = 4
+  EVALUATE = 5
+  INIT = 6
+
+
+class ActingDraws(NamedTuple):
+  """The random numbers with which E environments' time step is acted in."""
+
+  act: Any  # [E, ...]
+  explore: Array  # [E] uniformly random actions
+
+
+class LearningDraws(NamedTuple):
+  """The random numbers of the updates after a time step, and of the environments' next step."""
+
+  replay: Array  # [U, B] uint32
+  update: Any  # [U, ...]
+  environment: PRNGKey  # [E]
+
+
+class Losses(NamedTuple):
+  """Metrics of the updates of one time step."""
+
+  num_updates: Array  # [] int32
+  loss: Array  # [] summed over the updates
+  grad_norm: Array  # [] summed over the updates
+  finite: Array  # [] bool: whether every loss was finite
+
+
+class Interaction(NamedTuple):
+  """The pure functions that a driver calls for every time step, `act` first, then `learn`."""
+
+  init: Callable[[PRNGKey, TimeStep], tuple[LearnerState, ReplayState, Any]]  # seed key, time step [E]
+  draw_acting: Callable[[PRNGKey, Array], ActingDraws]  # seed key, step
+  draw_learning: Callable[[PRNGKey, Array], LearningDraws]  # seed key, step
+  # learner, replay, actor, time step, draws, explore -> replay, actor, action [E]
+  act: Callable[..., tuple[ReplayState, Any, Array]]
+  learn: Callable[..., tuple[LearnerState, Losses]]  # learner, replay, draws, step
+
+
+def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
+  """The key from which all randomness of a seed derives."""
+  return jax.random.key(seed, impl=prng_impl)
+
+
+def stream_key(key: PRNGKey, step: Array | int, stream: Stream) -> PRNGKey:
+  """The key of one purpose at one time step of one seed."""
+  return jax.random.fold_in(jax.random.fold_in(key, step), stream)
+
+
+def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: HyperAgentConfig) -> Interaction:
+  """Joins an agent and a replay.
+
+  Args:
+    agent: the agent.
+    replay: the replay, for `config.num_envs` environments.
+    num_actions: A, for the random actions while replay fills.
+    config: reads num_envs, batch_size and update_ratio.
+  """
+  num_envs, batch_size = config.num_envs, config.batch_size
+  num_updates = max(1, config.updates_per_step)
+
+  def init(key: PRNGKey, timestep: TimeStep) -> tuple[LearnerState, ReplayState, Any]:
+    keys = jax.random.split(stream_key(key, 0, Stream.INIT), 1 + num_envs)
+    learner = agent.init(keys[0], timestep.observation[0])
+    actor = jax.vmap(agent.init_actor)(keys[1:])
+    # Only the shape of an action and of what is remembered with it is needed: replay starts empty.
+    _, output = jax.eval_shape(_agent_act, learner, actor, timestep, jax.eval_shape(draw_acting, key, 0).act)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), output)
+    return learner, replay.init(timestep, zeros.action, zeros.extras), actor
+
+  def draw_acting(key: PRNGKey, step: Array | int) -> ActingDraws:
+    keys = jax.random.split(stream_key(key, step, Stream.ACT), num_envs)
+    explore = jax.random.randint(stream_key(key, step, Stream.EXPLORE), (num_envs,), 0, num_actions)
+    return ActingDraws(jax.vmap(agent.draw_act)(keys), explore)
+
+  def draw_learning(key: PRNGKey, step: Array | int) -> LearningDraws:
+    update_keys = jax.random.split(stream_key(key, step, Stream.UPDATE), num_updates)
+    return LearningDraws(
+      replay=jax.random.bits(stream_key(key, step, Stream.REPLAY), (num_updates, batch_size), jnp.uint32),
+      update=jax.vmap(lambda k: agent.draw_update(k, batch_size))(update_keys),
+      environment=jax.random.split(stream_key(key, step, Stream.ENVIRONMENT), num_envs),
+    )
+
+  def _agent_act(learner: LearnerState, actor: Any, timestep: TimeStep, draws: Any) -> Any:
+    return jax.vmap(agent.act, in_axes=(None, 0, 0, 0))(learner, actor, timestep, draws)
+
+  def act(
+    learner: LearnerState,
+    state: ReplayState,
+    actor: Any,
+    timestep: TimeStep,
+    draws: ActingDraws,
+    explore: bool,
+    after: Array | float = 0.0,
+  ) -> tuple[ReplayState, Any, Array]:
+    """Acts in a time step [E], at random if `explore`, and remembers it once `after` is known (see `replay.py`)."""
+    actor, output = _agent_act(learner, actor, timestep, draws.act)
+    action = draws.explore if explore else output.action
+    return replay.add(state, timestep, action, output.extras, after), actor, action
+
+  def _update(learner: LearnerState, state: ReplayState, bits: Array, draws: Any) -> tuple[LearnerState, Losses]:
+    batch = replay.sample(state, bits)
+    learner, metrics = agent.update(learner, batch, draws, replay_size=replay.size(state))
+    loss = metrics['loss']
+    return learner, Losses(jnp.ones((), jnp.int32), loss, metrics['grad_norm'], jnp.isfinite(loss))
+
+  def _updates(learner: LearnerState, state: ReplayState, draws: LearningDraws) -> tuple[LearnerState, Losses]:
+    """The U updates of one step."""
+    if num_updates == 1:
+      return _update(learner, state, draws.replay[0], tree_index(draws.update, 0))
+    learner, each = jax.lax.scan(lambda l, d: _update(l, state, *d), learner, (draws.replay, draws.update))
+    return learner, Losses(
+      num_updates=jnp.array(num_updates, jnp.int32),
+      loss=jnp.sum(each.loss),
+      grad_norm=jnp.sum(each.grad_norm),
+      finite=jnp.all(each.finite),
+    )
+
+  def learn(
+    learner: LearnerState, state: ReplayState, draws: LearningDraws, step: Array
+  ) -> tuple[LearnerState, Losses]:
+    """The updates that are due after time step number `step`."""
+    if config.steps_per_update == 1:
+      return _updates(learner, state, draws)
+    nothing = Losses(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.array(True))
+    due = step % config.steps_per_update == 0
+    return jax.lax.cond(due, lambda: _updates(learner, state, draws), lambda: (learner, nothing))
+
+  return Interaction(init, draw_acting, draw_learning, act, learn)

@@ -1,0 +1,137 @@
+"""Experience replay on device: a ring of time steps from which n-step transitions are rebuilt.
+
+Each state is stored once, one row of E environments' time steps per step, at a pointer that does not depend on data. A
+second ring lists, in order, the entries that may start a transition: those that are not LAST, pushed n steps after
+they were stored so that their n-step return is complete. Sampling uniformly over that list is uniform over valid
+transitions and never rejects.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperagent_jax.types import LAST, Array, TimeStep, Transition
+
+
+class Row(NamedTuple):
+  """One time step of E environments, with the action chosen in it and what the agent attached to it."""
+
+  step_type: Array  # [E] int8
+  reward: Array  # [E] of the step that led here
+  discount: Array  # [E] of the step that led here
+  observation: Array  # [E, ...]
+  action: Array  # [E]
+  extras: Any  # [E, ...]
+
+
+class ReplayState(NamedTuple):
+  """The rings. `num_added` is the same for all seeds trained together; the other counters are not."""
+
+  rows: Row  # [C, E, ...]
+  starts: Array  # [C E] int32: row * E + environment of entries that may start a transition
+  num_added: Array  # [] int32 rows ever added
+  num_pushed: Array  # [] int32 starts ever pushed
+  num_dropped: Array  # [] int32 starts since overwritten
+
+
+class Replay(NamedTuple):
+  """Replay as pure functions."""
+
+  init: Callable[[TimeStep, Array, Any], ReplayState]  # an example of a time step, action and extras, [E, ...] each
+  # state, time step, action, extras, [E, ...] each, and a scalar that depends on everything read since (see `add`)
+  add: Callable[..., ReplayState]
+  sample: Callable[[ReplayState, Array], Transition]  # random bits [B] uint32 -> a batch of B
+  can_sample: Callable[[ReplayState], Array]
+  size: Callable[[ReplayState], Array]  # number of transitions that can be drawn
+
+
+def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> Replay:
+  """Uniform replay over n-step transitions (section 3).
+
+  With d the environment's discounts and m = min(n, steps to the episode's end),
+  r = sum_{i<m} (prod_{j<i} gamma d_{t+j+1}) r_{t+i+1}, gamma_t = prod_{j<m} gamma d_{t+j+1}, o_t the state m steps on.
+  A truncated episode keeps its discount and so still bootstraps.
+
+  Args:
+    capacity: time steps held over all E environments, at least E (n + 2).
+    num_envs: E.
+    n_step: n.
+    discount: gamma.
+  """
+  num_rows = capacity // num_envs
+
+  def init(timestep: TimeStep, action: Array, extras: Any) -> ReplayState:
+    example = _row(timestep, action, extras)
+    rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), example)
+    # Distinct arrays: state that is donated must not alias.
+    counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
+    return ReplayState(rows, jnp.zeros((num_rows * num_envs,), jnp.int32), *counters)
+
+  def add(
+    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+  ) -> ReplayState:
+    position = state.num_added % num_rows
+    overwritten = jnp.sum(state.rows.step_type[position] != LAST)
+    num_dropped = state.num_dropped + jnp.where(state.num_added >= num_rows, overwritten, 0)
+    slots, entries, num_pushed = _push(state)
+    # XLA writes a ring in place only if everything that reads the old ring is computed before. Nothing else says so:
+    # hence a value that depends on all of these reads, is never true, and that XLA cannot know to be false.
+    never = (jnp.isnan(after) | (num_dropped < 0) | (num_pushed < 0)) & (state.num_added < 0)
+    row = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _row(timestep, action, extras))
+    rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), state.rows, row)
+    starts = state.starts.at[slots].set(jnp.where(never, 0, entries), mode='drop')
+    return ReplayState(rows, starts, state.num_added + 1, num_pushed, num_dropped)
+
+  def _push(state: ReplayState) -> tuple[Array, Array, Array]:
+    """Which entries of the row stored n steps ago may start a transition, and where they are listed."""
+    ready = state.num_added - n_step
+    position = ready % num_rows
+    valid = (state.rows.step_type[position] != LAST) & (ready >= 0)  # [E]
+    rank = state.num_pushed + jnp.cumsum(valid) - 1
+    # An invalid entry is written out of bounds, that is, not at all.
+    slots = jnp.where(valid, rank % (num_rows * num_envs), num_rows * num_envs)
+    return slots, position * num_envs + jnp.arange(num_envs), state.num_pushed + jnp.sum(valid)
+
+  def size(state: ReplayState) -> Array:
+    return state.num_pushed - state.num_dropped
+
+  def can_sample(state: ReplayState) -> Array:
+    return size(state) > 0
+
+  def sample(state: ReplayState, bits: Array) -> Transition:
+    rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)  # [B]
+    start = state.starts[(state.num_dropped + rank) % (num_rows * num_envs)]
+    position, env = start // num_envs, start % num_envs
+    rows = state.rows
+
+    def at(field: Any, offset: int | Array) -> Any:
+      where = (position + offset) % num_rows
+      return jax.tree.map(lambda x: x[where, env], field)
+
+    r_t, discount_t = at(rows.reward, 1), discount * at(rows.discount, 1)
+    length: int | Array = 1
+    ended = at(rows.step_type, 1) == LAST
+    for i in range(2, n_step + 1):
+      r_t = r_t + jnp.where(ended, 0.0, discount_t * at(rows.reward, i))
+      discount_t = jnp.where(ended, discount_t, discount_t * discount * at(rows.discount, i))
+      length = jnp.where(ended, length, i)
+      ended = ended | (at(rows.step_type, i) == LAST)
+
+    return Transition(
+      o_tm1=at(rows.observation, 0),
+      a_tm1=at(rows.action, 0),
+      r_t=r_t,
+      discount_t=discount_t,
+      o_t=at(rows.observation, length),
+      extras_tm1=at(rows.extras, 0),
+      extras_t=at(rows.extras, length),
+    )
+
+  return Replay(init, add, sample, can_sample, size)
+
+
+def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
+  step_type = jnp.asarray(timestep.step_type, jnp.int8)
+  return Row(step_type, timestep.reward, timestep.discount, timestep.observation, action, extras)

@@ -1,0 +1,186 @@
+"""The data that flows through an agent, and the interfaces of its parts.
+
+Every function of the library works on one example and is vmapped by its caller, unless its docstring
+says otherwise. Shapes stand in trailing comments and use one legend throughout:
+
+  B  transitions in a mini-batch         S  seeds trained side by side
+  N  update indices per transition       E  environments per seed
+  K  indices of optimistic sampling      A  actions
+  M  index dimension                     H  features of the last hidden layer
+  C  rows of the replay ring             T  time steps
+
+`x_tm1` belongs to the state before a transition, `x_t` to the state (n steps) after it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+PRNGKey = jax.Array
+Params = Any  # A pytree of arrays.
+
+# Plain integers, so that they fold into compiled programs.
+FIRST = int(dm_env.StepType.FIRST)
+MID = int(dm_env.StepType.MID)
+LAST = int(dm_env.StepType.LAST)
+
+
+class TimeStep(NamedTuple):
+  """`dm_env.TimeStep` as arrays: what an environment returns for one step.
+
+  `reward` and `discount` belong to the step that led here; they are 0 and 1 on a FIRST step. `discount` is 0
+  where the future is worth nothing (termination, loss of a life) and stays 1 when an episode is only truncated.
+  """
+
+  step_type: Array  # [] int32: FIRST, MID or LAST
+  reward: Array  # [] float32
+  discount: Array  # [] float32 in [0, 1]
+  observation: Array
+
+  def first(self) -> Array:
+    """Whether this step starts an episode."""
+    return self.step_type == FIRST
+
+  def last(self) -> Array:
+    """Whether this step ends an episode."""
+    return self.step_type == LAST
+
+
+class HyperQ(NamedTuple):
+  """All action values of one state, for every index at once (Eq. 1: Q is affine in the index).
+
+  Q(s, a, xi) = mean[a] + <factor[a], xi>, so the posterior's standard deviation of an action's value under a
+  reference distribution with second moment v I is sqrt(v) |factor[a]|.
+  """
+
+  mean: Array  # [A]
+  factor: Array  # [A, M]
+
+  def at(self, index: Array) -> Array:  # [..., M] -> [..., A]
+    """Action values under one index or a stack of them."""
+    if index.ndim > 1:
+      return jax.vmap(self.at)(index)
+    # A product and a sum: XLA fuses them, where a batched matrix product this small would be a call.
+    return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
+
+
+class Extras(NamedTuple):
+  """What HyperAgent wants remembered with a time step; a field it does not need is None."""
+
+  noise: Array | None = None  # [M] perturbation z of the transition that starts here
+  prior: HyperQ | None = None  # the fixed prior's part of this state's value
+
+
+class Transition(NamedTuple):
+  """An n-step transition. Opaque `extras` are what `act` attached to the two states."""
+
+  o_tm1: Array
+  a_tm1: Array  # [] int32
+  r_t: Array  # [] float32, n-step return without the bootstrap
+  discount_t: Array  # [] float32, product of gamma and the environment's discounts
+  o_t: Array
+  extras_tm1: Any = Extras()
+  extras_t: Any = Extras()
+
+
+class LearnerState(NamedTuple):
+  """Everything that learning changes, and the fixed prior."""
+
+  params: Params
+  prior: Params  # drawn once, never trained
+  target_params: Params
+  opt_state: Any
+  num_updates: Array  # [] int32
+
+
+class ActorState(NamedTuple):
+  """The posterior samples that the actor follows."""
+
+  index: Array  # [K, M]
+  noise_block: Array  # [M, M] rows still to be handed out by the orthogonal perturbation, else [0, M]
+  num_acts: Array  # [] int32
+
+
+class ActOutput(NamedTuple):
+  """An action and what is to be remembered with it."""
+
+  action: Array  # [] int32
+  extras: Any
+
+
+class Network(NamedTuple):
+  """A Q-network with an index, as pure functions of one observation.
+
+  `cache` evaluates the fixed prior, which never changes for a state, so that callers may keep the result;
+  `hyper_q` then needs only the trained part.
+  """
+
+  init: Callable[[PRNGKey, Array], tuple[Params, Params]]  # key, observation -> params, prior
+  cache: Callable[[Params, Array], HyperQ]  # prior, observation -> the prior's part of the value
+  hyper_q: Callable[[Params, Array, HyperQ], HyperQ]  # params, observation, cache
+  q: Callable[[Params, Params, Array, HyperQ | None, Array], Array]  # params, prior, obs, cache, index -> [A]
+  regularizer: Callable[[Params, Array, Array], Array]  # params, index mean, second moment -> R of Eq. 4
+  caches_in_table: bool  # whether `cache` is a mere look-up, not worth remembering with a step
+
+
+class Agent(NamedTuple):
+  """A learning agent as pure functions; nothing here is jitted, so jit, vmap, scan or shard it as you like.
+
+  `act` and `update` take a PRNG key. They also take, in its place, what `draw_act` or `draw_update` makes of that
+  key: all the random numbers of the call. A driver uses this to draw for many steps at once, which costs a
+  fraction of drawing step by step and gives the same numbers.
+  """
+
+  init: Callable[..., LearnerState]  # key, observation
+  init_actor: Callable[[PRNGKey], Any]
+  act: Callable[..., tuple[Any, ActOutput]]  # learner, actor, timestep, key, evaluation=False
+  update: Callable[..., tuple[LearnerState, dict[str, Array]]]  # learner, batch, key, replay_size=None
+  posterior: Callable[[LearnerState, Array], HyperQ]  # learner, observation
+  draw_act: Callable[[PRNGKey], Any]
+  draw_update: Callable[[PRNGKey, int], Any]  # key, batch size
+
+
+class Environment(NamedTuple):
+  """A JAX environment with dm_env's semantics, as pure functions of one instance.
+
+  `step` after a LAST step ignores its action and returns a FIRST step. `params` are the setting that may differ
+  from seed to seed, such as DeepSea's action map.
+  """
+
+  name: str
+  reset: Callable[[Any, PRNGKey], tuple[Any, TimeStep]]  # params, key -> state, time step
+  step: Callable[[Any, Any, Array, PRNGKey], tuple[Any, TimeStep]]  # params, state, action, key
+  num_actions: int
+  observation_spec: Any  # dm_env.specs.Array
+  episode_length: int | None  # steps of every episode, None where episodes differ
+
+
+def time_step(step_type: Array | int, reward: Array | float, discount: Array | float, observation: Array) -> TimeStep:
+  """A `TimeStep` with the library's dtypes."""
+  return TimeStep(
+    jnp.asarray(step_type, jnp.int32),
+    jnp.asarray(reward, jnp.float32),
+    jnp.asarray(discount, jnp.float32),
+    observation,
+  )
+
+
+def from_dm_env(timestep: dm_env.TimeStep) -> TimeStep:
+  """Turns a `dm_env.TimeStep` into NumPy arrays; a FIRST step's missing reward and discount become 0 and 1."""
+  return TimeStep(
+    np.int32(timestep.step_type),
+    np.float32(0.0 if timestep.reward is None else timestep.reward),
+    np.float32(1.0 if timestep.discount is None else timestep.discount),
+    np.asarray(timestep.observation),
+  )
+
+
+def tree_index(tree: chex.ArrayTree, i: Any) -> Any:
+  """Entry `i` of the leading axis of every array of a tree."""
+  return jax.tree.map(lambda x: x[i], tree)
