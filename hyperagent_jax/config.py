@@ -104,7 +104,7 @@ class HyperAgentConfig:
   @property
   def updates_per_step(self) -> int:
     """Updates after one step of all E environments; 0 where less than one."""
-    return int(round(self.update_ratio * self.num_envs))
+    return round(self.update_ratio * self.num_envs)
 
   @property
   def steps_per_update(self) -> int:

@@ -52,15 +52,24 @@ class Losses(NamedTuple):
   finite: Array  # [] bool: whether every loss was finite
 
 
-class Interaction(NamedTuple):
-  """The pure functions that a driver calls for every time step, `act` first, then `learn`."""
+class Carry(NamedTuple):
+  """What a time step hands to the next one."""
 
-  init: Callable[[PRNGKey, TimeStep], tuple[LearnerState, ReplayState, Any]]  # seed key, time step [E]
-  draw_acting: Callable[[PRNGKey, Array], ActingDraws]  # seed key, step
+  learner: LearnerState
+  replay: ReplayState
+  actor: Any  # [E, ...]
+  action: Array  # [E] chosen in the latest time step, which is already in replay
+
+
+class Interaction(NamedTuple):
+  """The pure functions that a driver calls: `start` with the first time step, `advance` with every other."""
+
+  start: Callable[[PRNGKey, TimeStep], Carry]  # seed key, time step [E]
   draw_learning: Callable[[PRNGKey, Array], LearningDraws]  # seed key, step
-  # learner, replay, actor, time step, draws, explore -> replay, actor, action [E]
-  act: Callable[..., tuple[ReplayState, Any, Array]]
-  learn: Callable[..., tuple[LearnerState, Losses]]  # learner, replay, draws, step
+  draw_acting: Callable[[PRNGKey, Array], ActingDraws]  # seed key, step
+  # carry, step number of its time step, learning draws of that step, next time step [E], acting draws of the next
+  # step, prefill -> carry, losses
+  advance: Callable[..., tuple[Carry, Losses]]
 
 
 def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
@@ -85,14 +94,17 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
   num_envs, batch_size = config.num_envs, config.batch_size
   num_updates = max(1, config.updates_per_step)
 
-  def init(key: PRNGKey, timestep: TimeStep) -> tuple[LearnerState, ReplayState, Any]:
+  def start(key: PRNGKey, timestep: TimeStep) -> Carry:
+    """Fresh state, and the first time step acted in, at random, and remembered."""
     keys = jax.random.split(stream_key(key, 0, Stream.INIT), 1 + num_envs)
     learner = agent.init(keys[0], timestep.observation[0])
     actor = jax.vmap(agent.init_actor)(keys[1:])
-    # Only the shape of an action and of what is remembered with it is needed: replay starts empty.
-    _, output = jax.eval_shape(_agent_act, learner, actor, timestep, jax.eval_shape(draw_acting, key, 0).act)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), output)
-    return learner, replay.init(timestep, zeros.action, zeros.extras), actor
+    draws = draw_acting(key, 0)
+    # Only the shape of what is remembered with a step is needed: replay starts empty.
+    _, output = jax.eval_shape(_agent_act, learner, actor, timestep, draws.act)
+    empty = replay.init(timestep, draws.explore, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), output.extras))
+    state, actor, action = act(learner, empty, actor, timestep, draws, explore=True)
+    return Carry(learner, state, actor, action)
 
   def draw_acting(key: PRNGKey, step: Array | int) -> ActingDraws:
     keys = jax.random.split(stream_key(key, step, Stream.ACT), num_envs)
@@ -134,7 +146,7 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     """The U updates of one step."""
     if num_updates == 1:
       return _update(learner, state, draws.replay[0], tree_index(draws.update, 0))
-    learner, each = jax.lax.scan(lambda l, d: _update(l, state, *d), learner, (draws.replay, draws.update))
+    learner, each = jax.lax.scan(lambda new, d: _update(new, state, *d), learner, (draws.replay, draws.update))
     return learner, Losses(
       num_updates=jnp.array(num_updates, jnp.int32),
       loss=jnp.sum(each.loss),
@@ -143,13 +155,32 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     )
 
   def learn(
-    learner: LearnerState, state: ReplayState, draws: LearningDraws, step: Array
+    learner: LearnerState, state: ReplayState, draws: LearningDraws, step: Array, nothing: Losses
   ) -> tuple[LearnerState, Losses]:
-    """The updates that are due after time step number `step`."""
+    """The updates that are due after time step number `step`; `nothing` where there are none."""
     if config.steps_per_update == 1:
       return _updates(learner, state, draws)
-    nothing = Losses(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.array(True))
     due = step % config.steps_per_update == 0
     return jax.lax.cond(due, lambda: _updates(learner, state, draws), lambda: (learner, nothing))
 
-  return Interaction(init, draw_acting, draw_learning, act, learn)
+  def advance(
+    carry: Carry,
+    step: Array,
+    learning: LearningDraws,
+    timestep: TimeStep,
+    acting: ActingDraws,
+    prefill: bool,
+  ) -> tuple[Carry, Losses]:
+    """Learns from all that is in replay, then acts in the next time step and remembers it.
+
+    Prefilling acts at random and does not learn. Learning comes first because replay must be read before it is
+    written for XLA to write it in place.
+    """
+    learner, state, actor, _ = carry
+    losses = Losses(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.array(True))
+    if not prefill:
+      learner, losses = learn(learner, state, learning, step, losses)
+    state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, after=losses.loss)
+    return Carry(learner, state, actor, action), losses
+
+  return Interaction(start, draw_learning, draw_acting, advance)

@@ -47,6 +47,7 @@ class DeepSeaTorso(nn.Module):
 
   @nn.compact
   def __call__(self, observation: Array) -> Array:  # [] int32 -> [H]
+    """Features of one state."""
     width = self.hidden_sizes[0]
     init = nn.initializers.normal((2.0 / (self.size**2 + width)) ** 0.5)
     rows = self.param('rows', init, (self.size * (self.size + 1) // 2, width))
@@ -64,6 +65,7 @@ class MLPTorso(nn.Module):
 
   @nn.compact
   def __call__(self, observation: Array) -> Array:  # [...] -> [H]
+    """Features of one observation."""
     x = jnp.ravel(observation).astype(jnp.float32)
     for width in self.hidden_sizes:
       x = nn.relu(nn.Dense(width, kernel_init=glorot_normal)(x))
@@ -91,6 +93,7 @@ class LinearHypermodel(nn.Module):
 
   @nn.compact
   def __call__(self, observation: Array) -> HyperQ:
+    """Mean [A] and factor [A, M] of one state, unscaled."""
     features = self.torso(observation)  # [H]
     head = self.param('head', self._init_head, features.shape[-1])  # [H, A, 1 + M]
     q = (features @ head.reshape(head.shape[0], -1)).reshape(head.shape[1:])  # [A, 1 + M]

@@ -18,6 +18,7 @@ from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.evaluation import Episodes, make_evaluator
 from hyperagent_jax.interaction import (
   ActingDraws,
+  Carry,
   Interaction,
   LearningDraws,
   Losses,
@@ -57,12 +58,13 @@ class RunnerState(NamedTuple):
   key: PRNGKey  # [S]
   env_params: Any  # [S, ...]
   env_state: Any  # [S, E, ...]
-  timestep: TimeStep  # [S, E, ...] the latest, already in replay
-  action: Array  # [S, E] chosen in it
-  actor: Any  # [S, E, ...]
-  learner: LearnerState  # [S, ...]
-  replay: ReplayState  # [S, ...]
+  carry: Carry  # learner, replay, actor, latest action [S, ...]
   statistics: Statistics  # [S, ...]
+
+  @property
+  def learner(self) -> LearnerState:
+    """The learners, [S, ...] but for num_updates."""
+    return self.carry.learner
 
 
 class Runner(NamedTuple):
@@ -90,32 +92,24 @@ def _axes() -> RunnerState:
   """Which arrays carry the axis of seeds: counters do not, so that periodic work is a branch and not a select."""
   learner = LearnerState(params=0, prior=0, target_params=0, opt_state=0, num_updates=None)
   replay = ReplayState(rows=0, starts=0, num_added=None, num_pushed=0, num_dropped=0)
-  return RunnerState(
-    step=None,
-    key=0,
-    env_params=0,
-    env_state=0,
-    timestep=0,
-    action=0,
-    actor=0,
-    learner=learner,
-    replay=replay,
-    statistics=0,
-  )
+  carry = Carry(learner, replay, actor=0, action=0)
+  return RunnerState(step=None, key=0, env_params=0, env_state=0, carry=carry, statistics=0)
 
 
 def _per_array(state: RunnerState, make: Callable[[bool], Any]) -> RunnerState:
   """A tree like `state` with `make(has an axis of seeds)` at every array."""
-  axes = _axes()
-  fill = lambda axis, tree: jax.tree.map(lambda _: make(axis is not None), tree)
-  parts = {}
-  for name, axis in axes._asdict().items():
-    value = getattr(state, name)
+
+  def fill(axis: Any, tree: Any) -> Any:
     if isinstance(axis, tuple):
-      parts[name] = type(value)(*(fill(a, v) for a, v in zip(axis, value, strict=True)))
-    else:
-      parts[name] = fill(axis, value)
-  return RunnerState(**parts)
+      return type(tree)(*(fill(a, t) for a, t in zip(axis, tree, strict=True)))
+    return jax.tree.map(lambda _: make(axis is not None), tree)
+
+  return fill(_axes(), state)
+
+
+def select_seed(state: RunnerState, i: int) -> RunnerState:
+  """The state of one seed, without the axis of seeds."""
+  return jax.tree.map(lambda batched, x: x[i] if batched else x, _per_array(state, bool), state)
 
 
 def _empty_statistics(num_envs: int) -> Statistics:
@@ -162,29 +156,12 @@ def make_train_loop(
   block_size = int(np.clip(_WORDS_PER_BLOCK // words, 1, _MAX_BLOCK))
 
   def one_step(state: RunnerState, learning: LearningDraws, acting: ActingDraws) -> RunnerState:
-    # Learning comes first: replay is read before it is written, so that XLA can write it in place.
-    learner, statistics, read = state.learner, state.statistics, 0.0
-    if not prefill:
-      learner, losses = interaction.learn(learner, state.replay, learning, state.step)
-      statistics, read = _count_losses(statistics, losses, state.step), losses.loss
     env_state, timestep = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))(
-      state.env_params, state.env_state, state.action, learning.environment
+      state.env_params, state.env_state, state.carry.action, learning.environment
     )
-    replay, actor, action = interaction.act(
-      learner, state.replay, state.actor, timestep, acting, explore=prefill, after=read
-    )
-    return RunnerState(
-      step=state.step + 1,
-      key=state.key,
-      env_params=state.env_params,
-      env_state=env_state,
-      timestep=timestep,
-      action=action,
-      actor=actor,
-      learner=learner,
-      replay=replay,
-      statistics=_count(statistics, timestep),
-    )
+    carry, losses = interaction.advance(state.carry, state.step, learning, timestep, acting, prefill)
+    statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
+    return RunnerState(state.step + 1, state.key, state.env_params, env_state, carry, statistics)
 
   def run(state: RunnerState, num_steps: Array) -> RunnerState:
     end = state.step + num_steps
@@ -245,21 +222,8 @@ def make_runner(
   def init_seed(key: PRNGKey, env_params: Any) -> RunnerState:
     env_keys = jax.random.split(stream_key(key, 0, Stream.ENVIRONMENT), config.num_envs + 1)[1:]
     env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, env_keys)
-    learner, replay_state, actor = interaction.init(key, timestep)
-    draws = interaction.draw_acting(key, 0)
-    replay_state, actor, action = interaction.act(learner, replay_state, actor, timestep, draws, explore=True)
-    return RunnerState(
-      step=jnp.zeros((), jnp.int32),
-      key=key,
-      env_params=env_params,
-      env_state=env_state,
-      timestep=timestep,
-      action=action,
-      actor=actor,
-      learner=learner,
-      replay=replay_state,
-      statistics=_empty_statistics(config.num_envs),
-    )
+    carry = interaction.start(key, timestep)
+    return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))
 
   def evaluate_seed(state: RunnerState) -> Episodes:
     key = stream_key(state.key, state.step, Stream.EVALUATE)
@@ -314,10 +278,12 @@ def make_runner(
     shardings = _per_array(state, lambda batched: NamedSharding(mesh, P('seeds') if batched else P()))
     return jax.device_put(state, shardings)
 
+  compiled_init = jax.jit(init_seed)
+
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
     # One seed at a time, so that a seed's state does not depend on its company.
-    each = [jax.jit(init_seed)(keys[i], tree_index(env_params, i)) for i in range(len(seeds))]
+    each = [compiled_init(keys[i], tree_index(env_params, i)) for i in range(len(seeds))]
     stack = lambda batched, *xs: jnp.stack(xs) if batched else xs[0]
     return place(jax.tree.map(stack, _per_array(each[0], bool), *each))
 

@@ -1,0 +1,1 @@
+"""Experiments: one binary per kind of environment."""

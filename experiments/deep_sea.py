@@ -1,0 +1,251 @@
+"""HyperAgent on DeepSea: trains, prints a table, draws figures.
+
+    python -m experiments.deep_sea --size=20 --num_seeds=10
+
+Episodes to solve follow the paper's protocol (B.1): every 1,000 interactions 100 evaluation episodes are played, and a
+seed is solved when all of them end in the treasure's corner.
+"""
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import figures
+from experiments import run as run_lib
+from experiments.run import OutputConfig, RunConfig
+from experiments.training import Files, History, Task, train
+from hyperagent_jax import checkpoint, config, metrics, presets
+from hyperagent_jax.agent import make_hyperagent, make_optimizer
+from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
+from hyperagent_jax.distributions import make_reference
+from hyperagent_jax.envs import deep_sea
+from hyperagent_jax.networks import deep_sea_observations, make_network
+from hyperagent_jax.replay import make_replay
+from hyperagent_jax.runner import RunnerState, make_runner, select_seed, steps_for
+from hyperagent_jax.types import Agent
+
+COLUMNS = (*metrics.COLUMNS, 'size', 'solved', 'loss', 'grad_norm')
+_NOT_FLAGS = ('torso', 'grid_size')  # the environment fixes them
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepSeaConfig:
+  """Settings of the environment."""
+
+  size: tuple[int, ...] = field((20,), 'Sides N of the grid, trained one after the other.', low=2, high=1000)
+  stochastic: bool = field(False, "bsuite's windy variant with noisy rewards.")
+  mapping_seed: int = field(-1, "Seed of the action map, such as bsuite's 42; -1: each run's own seed.", low=-1)
+
+
+config.define_flags(presets.deep_sea(), skip=_NOT_FLAGS)
+for _settings in (RunConfig(), OutputConfig(), DeepSeaConfig()):
+  config.define_flags(_settings)
+
+
+def make_agent(name: str, agent_config: HyperAgentConfig) -> Agent:
+  """The agent of that name for DeepSea's two actions."""
+  del name  # validated: there is one so far
+  return make_hyperagent(make_network(agent_config, num_actions=2), make_optimizer(agent_config), agent_config)
+
+
+def make_task(size: int, env: DeepSeaConfig, run: RunConfig, agent: HyperAgentConfig, on_evaluation: Any) -> Task:
+  """What is trained at one size."""
+  kind = 'deep_sea_stochastic' if env.stochastic else 'deep_sea'
+  return Task(
+    name=f'size_{size}',
+    environment_name=f'{kind}/{size}',
+    agent_name=run.agent,
+    seeds=tuple(range(run.first_seed, run.first_seed + run.num_seeds)),
+    episode_length=size,
+    num_envs=agent.num_envs,
+    min_replay=agent.min_replay,
+    max_interactions=run.max_episodes * size,
+    solved_return=deep_sea.solved_return(size, not env.stochastic),
+    best_return=1.0 - deep_sea.UNSCALED_MOVE_COST,
+    columns={'size': size},
+    on_evaluation=on_evaluation,
+  )
+
+
+def env_params(size: int, env: DeepSeaConfig, seeds: Sequence[int]) -> deep_sea.DeepSeaParams:
+  """The action map of every seed, [S, N, N]."""
+  maps = [deep_sea.make_params(size, s if env.mapping_seed < 0 else env.mapping_seed) for s in seeds]
+  return jax.tree.map(lambda *x: jnp.stack(x), *maps)
+
+
+def train_size(
+  size: int, agent_config: HyperAgentConfig, env: DeepSeaConfig, run: RunConfig, output: OutputConfig, files: Files
+) -> History:
+  """Trains all seeds at one size."""
+  agent_config = dataclasses.replace(agent_config, grid_size=size)
+  agent = make_agent(run.agent, agent_config)
+  snapshots = Snapshots(files.folder / 'posterior' / f'size_{size}', agent, agent_config)
+  task = make_task(size, env, run, agent_config, snapshots.take)
+  # One evaluation more than the budget: the last chunk may end after it.
+  rows = steps_for((task.max_interactions + run.eval_period) // agent_config.num_envs + 1, size) + 1
+  capacity = min(agent_config.replay_capacity, rows * agent_config.num_envs)
+  runner = make_runner(
+    agent,
+    deep_sea.make_deep_sea(size, not env.stochastic),
+    make_replay(capacity, agent_config.num_envs, agent_config.n_step, agent_config.discount),
+    agent_config,
+    # Whether it is solved is judged without reward noise.
+    eval_environment=deep_sea.make_deep_sea(size, not env.stochastic, reward_noise=False),
+    num_eval_episodes=run.num_eval_episodes,
+    devices=run_lib.devices(output.num_devices),
+  )
+  initial = runner.init(task.seeds, env_params(size, env, task.seeds))
+  return train(task, runner, initial, run, files, output.resume)
+
+
+class Snapshots:
+  """Saves the first seed's posterior and visit counts now and then, for the heat maps."""
+
+  def __init__(self, folder: pathlib.Path, agent: Agent, agent_config: HyperAgentConfig):
+    reference = make_reference(
+      agent_config.reference_distribution,
+      agent_config.index_dim,
+      agent_config.num_nonzero,
+      agent_config.unit_variance_index,
+    )
+    self._folder = folder
+    self._size = agent_config.grid_size
+    self._observations = deep_sea_observations(self._size)[:-1]
+    self._variance = reference.second_moment - reference.mean**2
+    self._posterior = jax.jit(jax.vmap(agent.posterior, in_axes=(None, 0)))
+
+  @staticmethod
+  def is_due(iteration: int) -> bool:
+    """Every evaluation at first, then more and more rarely: about 16 for every doubling."""
+    return iteration % max(1, 2 ** (iteration.bit_length() - 5)) == 0
+
+  def take(self, state: RunnerState, iteration: int, interactions: int, episodes: int) -> None:
+    """Saves one if it is due."""
+    if not self.is_due(iteration):
+      return
+    seed = select_seed(state, 0)
+    q = jax.device_get(self._posterior(seed.learner, jnp.asarray(self._observations)))
+    ring = np.asarray(seed.carry.replay.rows.observation)[: int(seed.carry.replay.num_added)]
+    visits = np.bincount(ring.ravel(), minlength=self._size**2 + 1)[self._observations]
+    data = io.BytesIO()
+    np.savez_compressed(
+      data,
+      observation=self._observations,
+      visits=visits,
+      mean=q.mean,
+      std=np.sqrt(self._variance) * np.linalg.norm(q.factor, axis=-1),
+      right_action=np.asarray(seed.env_params.right_action),
+      env_step=interactions,
+      episode=episodes,
+    )
+    self._folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_atomically(self._folder / f'{interactions:09d}.npz', data.getvalue())
+
+  @staticmethod
+  def discard_after(folder: pathlib.Path, interactions: int) -> None:
+    """Removes what a run that is resumed before them has yet to take again."""
+    for path in folder.glob('*.npz'):
+      if int(path.stem) > interactions:
+        path.unlink()
+
+
+def open_results(
+  output: OutputConfig, env: DeepSeaConfig, folder: pathlib.Path, settings: dict[str, Any]
+) -> metrics.ResultsWriter:
+  """results.csv, cut back on resuming to what it was at the newest whole checkpoint; snapshots likewise.
+
+  Raises:
+    ConfigError: if there is nothing to resume, or it was another configuration's.
+  """
+  path = str(folder / 'results.csv')
+  if not output.resume:
+    return metrics.ResultsWriter(path, COLUMNS)
+  newest = {size: checkpoint.latest(_checkpoints(folder, size)) for size in env.size}
+  if not any(newest.values()):
+    damaged = next((folder / 'checkpoints').glob('*/*'), None)
+    why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
+    raise ConfigError(f'--resume: {folder}: {why}')
+  length = 0
+  for size, found in newest.items():
+    interactions = 0
+    if found is not None:
+      manifest = found[1]
+      checkpoint.check_config(_checkpoints(folder, size), manifest, settings)
+      interactions, length = manifest['record']['interactions'], max(length, manifest['record']['results_length'])
+    Snapshots.discard_after(folder / 'posterior' / f'size_{size}', interactions)
+  return metrics.ResultsWriter(path, COLUMNS, length)
+
+
+def _checkpoints(folder: pathlib.Path, size: int) -> str:
+  return str(folder / 'checkpoints' / f'size_{size}')
+
+
+def finished_history(folder: pathlib.Path, size: int) -> History | None:
+  """The history of a size that an interrupted run had finished."""
+  found = checkpoint.latest(_checkpoints(folder, size))
+  history = None if found is None else History(**found[1]['record']['history'])
+  return history if history is not None and history.finished else None
+
+
+def table(histories: dict[int, History], num_seeds: int) -> str:
+  """Size, seeds solved, episodes to solve, wall-clock time, environment steps of all seeds per second."""
+  header = ('size', 'seeds solved', 'episodes to solve', 'min', 'max', 'wall-clock', 'steps/s')
+  lines = []
+  for size, history in histories.items():
+    episodes = [episodes for episodes, _ in history.solved.values()]
+    spread = (f'{np.mean(episodes):,.0f}', f'{min(episodes):,}', f'{max(episodes):,}') if episodes else ('-',) * 3
+    solved = f'{len(episodes)}/{num_seeds}'
+    speed = f'{history.steps_per_second:,.0f}' if history.timed_seconds else '-'
+    lines.append((size, solved, *spread, metrics.format_duration(history.seconds), speed))
+  note = 'Episodes to solve: mean over the solved seeds. Steps/s: all seeds, without compilation and evaluation.'
+  return metrics.format_table(header, lines) + '\n' + note
+
+
+def read_settings() -> tuple[HyperAgentConfig, RunConfig, OutputConfig, DeepSeaConfig]:
+  """All flags as validated settings.
+
+  Raises:
+    ConfigError: on the first that cannot be used.
+  """
+  run, output, env = (config.from_flags(c) for c in (RunConfig(), OutputConfig(), DeepSeaConfig()))
+  for settings in (run, output, env):
+    config.validate_fields(settings)
+  if not env.size or len(set(env.size)) < len(env.size):
+    raise ConfigError(f'--size={",".join(map(str, env.size))}: must name one or more different sizes')
+  agent_config = config.from_flags(presets.deep_sea(max(env.size)))
+  config.validate(agent_config)
+  return agent_config, run, output, env
+
+
+def main() -> None:
+  """Trains all sizes in turn, prints the table and draws the figures."""
+  agent_config, run, output, env = read_settings()
+  run_lib.set_num_devices(output.num_devices)
+  settings = run_lib.settings_of(agent_config, run, env)
+  folder = run_lib.open_folder(output, 'deep_sea', settings)
+  results = open_results(output, env, folder, settings)
+  tensorboard = metrics.TensorBoard(str(folder / 'tensorboard'), output.tensorboard)
+  files = Files(folder, results, tensorboard, settings, run_lib.Signals(), metrics.Progress())
+  histories = {}
+  try:
+    for size in env.size:
+      done = finished_history(folder, size) if output.resume else None
+      histories[size] = done or train_size(size, agent_config, env, run, output, files)
+  finally:
+    results.close()
+    tensorboard.close()
+  print(table(histories, run.num_seeds))
+  if output.figures:
+    for path in figures.draw_all(str(folder)):
+      print(path)
+  print(f'results: {folder}')
+
+
+if __name__ == '__main__':
+  run_lib.start_main(main, 'deep_sea')

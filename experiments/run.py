@@ -1,0 +1,147 @@
+"""What all binaries share: flags to settings, errors as one line, signals, and the files of a run."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+
+from hyperagent_jax import checkpoint, config
+from hyperagent_jax.config import ConfigError, field
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Settings of a run that are not the agent's."""
+
+  agent: str = field('hyperagent', 'Which agent.', choices=('hyperagent',))
+  num_seeds: int = field(10, 'Seeds trained side by side.', low=1)
+  first_seed: int = field(0, 'The first of them; the others follow.', low=0)
+  max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1)
+  eval_period: int = field(1_000, 'Interactions between evaluations.', low=1)
+  num_eval_episodes: int = field(100, 'Episodes of an evaluation.', low=1)
+  stop_when_solved: bool = field(True, 'Stop when every seed is solved.')
+  checkpoint_period: int = field(50_000, 'Interactions per seed between checkpoints.', low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+  """Settings that do not change what is computed, and may differ when a run is resumed."""
+
+  output_dir: str = field('', "Folder of the run's files; by default a new one under runs/.")
+  resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
+  tensorboard: bool = field(True, 'Write TensorBoard events.')
+  figures: bool = field(True, 'Draw figures at the end.')
+  num_devices: int = field(0, 'Devices to spread seeds over; 0: all, on CPU one per core.', low=0)
+
+
+class StoppedBySignal(Exception):
+  """The run was asked to stop and has saved a checkpoint."""
+
+  def __init__(self, number: int, text: str):
+    super().__init__(text)
+    self.number = number
+
+
+class Signals:
+  """Remembers SIGTERM and Ctrl-C, so that a run can stop between chunks; a second Ctrl-C stops at once."""
+
+  def __init__(self) -> None:
+    self.received: int | None = None
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self._handle)
+
+  def _handle(self, number: int, frame: Any) -> None:
+    del frame
+    if self.received is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.received = number
+    print(f'{signal.Signals(number).name}: stopping after this chunk of steps', file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+  """One line for the user."""
+  print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
+def start_main(main: Callable[[], None], program: str) -> None:
+  """Runs a binary: every foreseen error is one line on standard error and exit status 1."""
+
+  def parse(argv: list[str]) -> list[str]:
+    try:
+      rest = flags.FLAGS(argv)
+    except flags.Error as e:
+      sys.exit(f'{program}: {" ".join(str(e).split())}')
+    if rest[1:]:
+      sys.exit(f'{program}: {rest[1]}: not a flag; flags are --name=value, and --help lists them')
+    return rest
+
+  def guarded(argv: list[str]) -> None:
+    del argv
+    logging.set_verbosity(logging.ERROR)  # orbax reports every save
+    try:
+      main()
+    except StoppedBySignal as e:
+      print(f'{program}: {e}', file=sys.stderr)
+      sys.exit(128 + e.number)
+    except (ConfigError, checkpoint.CheckpointError, FloatingPointError) as e:
+      sys.exit(f'{program}: {e}')
+    except OSError as e:
+      sys.exit(f'{program}: {e.filename or "output"}: {e.strerror or e}')
+    except KeyboardInterrupt:
+      sys.exit(f'{program}: stopped at once; the latest checkpoint stands')
+
+  app.run(guarded, flags_parser=parse)
+
+
+def set_num_devices(num_devices: int) -> None:
+  """Makes a device of each CPU core, so that seeds run in parallel; other platforms have theirs.
+
+  Raises:
+    ConfigError: if more devices are asked for than there are.
+  """
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  jax.config.update('jax_num_cpu_devices', num_devices or cores)
+  available = len(jax.local_devices())
+  if num_devices > available:
+    raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
+
+
+def devices(num_devices: int) -> list[jax.Device]:
+  """The devices to use."""
+  return jax.local_devices()[: num_devices or None]
+
+
+def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) -> pathlib.Path:
+  """The run's folder with its config.json.
+
+  Raises:
+    ConfigError: if it holds another run's results and resume is off, or cannot be written.
+  """
+  default = pathlib.Path('runs') / f'{program}_{time.strftime("%Y%m%d_%H%M%S")}_{os.getpid()}'
+  folder = pathlib.Path(output.output_dir) if output.output_dir else default
+  if output.resume and not output.output_dir:
+    raise ConfigError('--resume: needs --output_dir, the folder of the run to go on with')
+  if output.resume and not folder.is_dir():
+    raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
+  if not output.resume and (folder / 'results.csv').exists():
+    raise ConfigError(f'--output_dir={folder}: already holds a run; pass --resume to go on with it, or another folder')
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not output.resume:
+      checkpoint.write_atomically(folder / 'config.json', (json.dumps(settings, indent=2) + '\n').encode())
+  except OSError as e:
+    raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
+  return folder
+
+
+def settings_of(*configs: Any) -> dict[str, Any]:
+  """All fields of several configurations, for config.json and to compare on resuming."""
+  return {k: v for c in configs for k, v in config.to_dict(c).items()}
