@@ -9,6 +9,7 @@ seed is solved when all of them end in the treasure's corner.
 import dataclasses
 import io
 import pathlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ def train_size(
   size: int, agent_config: HyperAgentConfig, env: DeepSeaConfig, run: RunConfig, output: OutputConfig, files: Files
 ) -> History:
   """Trains all seeds at one size."""
+  started = time.monotonic()
   agent_config = dataclasses.replace(agent_config, grid_size=size)
   agent = make_agent(run.agent, agent_config)
   snapshots = Snapshots(files.folder / 'posterior' / f'size_{size}', agent, agent_config)
@@ -101,7 +103,7 @@ def train_size(
     devices=run_lib.devices(output.num_devices),
   )
   initial = runner.init(task.seeds, env_params(size, env, task.seeds))
-  return train(task, runner, initial, run, files, output.resume)
+  return train(task, runner, initial, run, files, output.resume, started)
 
 
 class Snapshots:

@@ -95,11 +95,10 @@ def draw_learning_curves(output_dir: str) -> str:
   figure.legend(handles=handles, loc='outside lower center', ncols=5, **style)
   if len(solved) > 1:
     _draw_scaling(axes[len(solved)], rows, solved)
-  for axis in axes:
+  for number, axis in enumerate(axes):
     axis.spines[['top', 'right']].set_visible(False)
-  for axis in axes[panels:]:
-    axis.set_axis_off()
-  return _save(os.path.join(output_dir, 'figure.png'), _png(figure))
+    axis.set_visible(number < panels)
+  return _save(os.path.join(output_dir, 'figure.png'), figure)
 
 
 def _curves(rows: Sequence[Row], size: int) -> dict[int, np.ndarray]:
@@ -115,6 +114,7 @@ def _draw_curves(axis: Axes, size: int, curves: dict[int, np.ndarray], solved: d
   many = len(curves) > 1
   for number, (episodes, returns) in enumerate(curves.values()):
     style = {'lw': 0.8, 'alpha': 0.45} if many else {'lw': 2.4}
+    style['marker'] = 'o' if len(episodes) == 1 else None
     axis.plot(episodes, returns, color=BLUE, label=None if number else 'one seed', **style)
   # Only where every seed was evaluated: elsewhere the mean would jump as seeds drop out.
   first, last = max(c[0, 0] for c in curves.values()), min(c[0, -1] for c in curves.values())
@@ -140,11 +140,9 @@ def _draw_curves(axis: Axes, size: int, curves: dict[int, np.ndarray], solved: d
 def _curve_title(size: int, solved: dict[int, int | None]) -> str:
   times = [episode for episode in solved.values() if episode is not None]
   title = f'DeepSea {size}: {len(times)} of {len(solved)} seeds solved'
-  if not times:
-    return title
-  if len(times) == 1:
-    return f'{title},\n{times[0]} episodes'
-  return f'{title},\n{np.mean(times):.0f} episodes on average ({min(times)}–{max(times)})'
+  if len(times) > 1:
+    return f'{title},\n{np.mean(times):.0f} episodes on average ({min(times)}–{max(times)})'
+  return f'{title},\n{times[0]} episodes' if times else title
 
 
 def _draw_scaling(axis: Axes, rows: Sequence[Row], solved: dict[int, dict[int, int | None]]) -> None:
@@ -181,7 +179,7 @@ def draw_posterior(output_dir: str) -> list[str]:
     if snapshots:
       moments = _choose_moments(snapshots)
       stem = os.path.join(output_dir, f'posterior_size_{size}')
-      written.append(_save(f'{stem}.png', _png(_posterior_figure(size, moments, moments)[0])))
+      written.append(_save(f'{stem}.png', _posterior_figure(size, moments, moments)[0]))
       written.append(_save(f'{stem}.gif', _posterior_gif(size, snapshots, moments)))
   return written
 
@@ -192,7 +190,7 @@ def _read_snapshots(folder: str) -> list[Row]:
   for name in sorted(os.listdir(folder)):
     if re.fullmatch(r'\d+\.npz', name):
       try:
-        with np.load(os.path.join(folder, name)) as arrays:
+        with open(os.path.join(folder, name), 'rb') as file, np.load(file) as arrays:
           snapshots.append(_pictures(arrays))
       except (OSError, EOFError, KeyError, IndexError, ValueError, zipfile.BadZipFile):
         continue
@@ -233,13 +231,14 @@ def _scales(moments: Sequence[Row]) -> list[tuple[str, str, str, Normalize, str]
   visits = max(np.nanmax(moment['visits']) for moment in moments)
   # A few stray cells would hide the rest: they are off the scale, which the colourbar's arrows say.
   low, high = np.nanpercentile([moment['value'] for moment in moments], [0.5, 99.5])
+  value = Normalize(min(low, 0), max(high, BEST_RETURN))
   thin, wide = np.nanpercentile([moment['spread'] for moment in moments], [0.5, 99.5])
   log = bool(0 < thin < wide / 20)
   title = 'Value of moving right:\nposterior std' + log * ' (log scale)'
   spread = LogNorm(thin, wide) if log else Normalize(0, max(wide, 1e-6))
   return [
     ('visits', 'Visits so far\n(grey: never visited)', 'viridis', LogNorm(1, max(visits, 2)), 'neither'),
-    ('value', 'Value of the greedy action:\nposterior mean', 'cividis', Normalize(low, max(high, low + 1e-6)), 'both'),
+    ('value', 'Value of the greedy action:\nposterior mean', 'cividis', value, 'both'),
     ('spread', title, 'plasma', spread, 'both' if log else 'max'),
   ]
 
@@ -247,7 +246,7 @@ def _scales(moments: Sequence[Row]) -> list[tuple[str, str, str, Normalize, str]
 def _posterior_figure(size: int, shown: Sequence[Row], moments: Sequence[Row]) -> tuple[Figure, list[list[Any]]]:
   """A row of pictures for each snapshot shown, coloured by the range of `moments`, and the rows' artists."""
   # Placed by hand, in inches: a layout engine leaves gaps around square panels, and shifts them between frames.
-  side, gap, left, below, above, width = 2.5, 0.13, 0.62, 1.05, 0.9, 9.0
+  side, gap, left, below, above, width = 2.5, 0.13, 0.62, 1.05, 0.84, 9.0
   height = below + len(shown) * (side + gap) - gap + above
   figure, rows = Figure((width, height), facecolor='white'), []
 
@@ -330,24 +329,22 @@ def _posterior_gif(size: int, snapshots: Sequence[Row], moments: Sequence[Row]) 
 
 
 def _palette() -> Image.Image:
-  """The colours in the figure, the same for all frames: chosen frame by frame they would flicker."""
-  scales = [colormaps[name](np.linspace(0, 1, 68)) for name in ('viridis', 'cividis', 'plasma')]
-  ramps = [LinearSegmentedColormap.from_list('', ends)(np.linspace(0, 1, 24)) for ends in (('k', 'w'), (ORANGE, 'w'))]
-  colours = np.concatenate([*scales, *ramps, [to_rgba(UNVISITED)]])[:, :3]
+  """The figure's colours, the same for all frames: chosen frame by frame they would flicker."""
+  ramps = [colormaps[name](np.linspace(0, 1, 67)) for name in ('viridis', 'cividis', 'plasma')]
+  for ends, count in ((('k', 'w'), 24), ((ORANGE, 'w'), 16), ((ORANGE, ramps[1][-1]), 14)):
+    ramps.append(LinearSegmentedColormap.from_list('', ends)(np.linspace(0, 1, count)))
+  colours = np.concatenate([*ramps, [to_rgba(UNVISITED)]])[:, :3]
   image = Image.new('P', (1, 1))
   image.putpalette((colours * 255).round().astype(np.uint8).tobytes())
   return image
 
 
-def _png(figure: Figure) -> bytes:
-  file = io.BytesIO()
-  FigureCanvasAgg(figure)
-  figure.savefig(file, format='png', dpi=150)
-  return file.getvalue()
-
-
-def _save(path: str, content: bytes) -> str:
+def _save(path: str, content: Figure | bytes) -> str:
   """Writes a file whole or not at all."""
+  if isinstance(content, Figure):
+    file = io.BytesIO()
+    FigureCanvasAgg(content).print_figure(file, format='png', dpi=150)
+    content = file.getvalue()
   temporary = f'{path}.{os.getpid()}.tmp'
   try:
     with open(temporary, 'wb') as file:
@@ -371,7 +368,8 @@ def main(argv: Sequence[str]) -> None:
     for path in draw_all(flags.FLAGS.output_dir):
       print(path)
   except (OSError, ValueError) as error:
-    print(f'figures: {error}', file=sys.stderr)
+    named = isinstance(error, OSError) and error.filename
+    print(f'figures: {f"{error.filename}: {error.strerror}" if named else error}', file=sys.stderr)
     sys.exit(1)
 
 

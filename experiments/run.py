@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,8 @@ def start_main(main: Callable[[], None], program: str) -> None:
   def guarded(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)  # orbax reports every save
+    # TensorBoard events are written by a thread, whose errors would be printed as tracebacks.
+    threading.excepthook = lambda e: warn(f'in the background: {e.exc_type.__name__}: {e.exc_value}')
     try:
       main()
     except StoppedBySignal as e:

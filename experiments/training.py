@@ -39,7 +39,7 @@ class History:
 
   iteration: int = 0
   solved: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # seed -> episodes, interactions
-  seconds: float = 0.0  # wall-clock time of training and evaluation, compilation included
+  seconds: float = 0.0  # wall-clock time of everything, compilation included
   timed_seconds: float = 0.0  # of all chunks but each process's first, which compiles
   timed_interactions: int = 0
   num_episodes: list[int] = dataclasses.field(default_factory=list)  # by seed, at the latest evaluation
@@ -68,7 +68,9 @@ class Files:
     return str(self.folder / 'checkpoints' / task.name)
 
 
-def train(task: Task, runner: Runner, initial: RunnerState, run: RunConfig, files: Files, resume: bool) -> History:
+def train(
+  task: Task, runner: Runner, initial: RunnerState, run: RunConfig, files: Files, resume: bool, started: float
+) -> History:
   """Trains until every seed is solved or the budget is spent.
 
   Args:
@@ -78,6 +80,7 @@ def train(task: Task, runner: Runner, initial: RunnerState, run: RunConfig, file
     run: settings of the run.
     files: where to write.
     resume: whether to go on from the task's newest checkpoint, if it has one.
+    started: the monotonic time from which this run's wall-clock time counts.
 
   Returns:
     The task's history.
@@ -96,13 +99,12 @@ def train(task: Task, runner: Runner, initial: RunnerState, run: RunConfig, file
   else:
     state = runner.prefill(state, steps_for(_per_env(task, task.min_replay), task.episode_length))
 
-  saved_at, compiled = _interactions(state, task), False
+  before, saved_at, compiled = history.seconds - started, _interactions(state, task), False
   while not history.finished:
-    start = time.monotonic()
     state, seconds = _advance(runner, state, task, history, run)
     _check_finite(state, task, files)
     evaluate_and_write(task, runner, state, run, history, files, seconds)
-    history.seconds += time.monotonic() - start
+    history.seconds = before + time.monotonic()
     if compiled:
       history.timed_seconds += seconds
       history.timed_interactions += run.eval_period * len(task.seeds)

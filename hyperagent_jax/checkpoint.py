@@ -69,7 +69,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
 
   def leaf(path: Any, x: Any) -> Any:
     if not x.size:
-      return x
+      return jnp.zeros(x.shape, x.dtype)
     array = arrays[jax.tree_util.keystr(path, simple=True, separator='/')]
     return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
 

@@ -83,8 +83,8 @@ class HyperAgentConfig:
   )
 
   # The optimizer.
-  learning_rate: float = field(1e-3, "Adam's learning rate.", low=0.0)
-  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=0.0)
+  learning_rate: float = field(1e-3, "Adam's learning rate.")
+  adam_eps: float = field(1.5e-4, "Adam's epsilon.")
   max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.')
   batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1)
   target_period: int = field(4, 'Updates P between copies of the target network.', low=1)
@@ -160,6 +160,10 @@ def validate(config: HyperAgentConfig) -> None:
     raise ConfigError(
       '--update_indices=exact --target_index=dependent: the exact expectation needs independent targets; '
       'give a number of indices, such as --update_indices=20'
+    )
+  if c.target_num_indices > 1 and c.target_index == 'dependent':
+    raise ConfigError(
+      f'--target_num_indices={c.target_num_indices} --target_index=dependent: optimism needs independent targets'
     )
   for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps'):
     if getattr(c, name) <= 0:

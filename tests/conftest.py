@@ -2,13 +2,17 @@
 
 import os
 
-# Two processes of a test run should not each start a thread per core.
-os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # a thread per core of each library would only get in the way
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_cpu_multi_thread_eigen=false'
+# The tests compile much and compute little: LLVM's optimisations cost twice the time of everything else. They leave
+# XLA's own passes alone, which decide what is fused and what is written in place.
+flags = os.environ.get('XLA_FLAGS', '')
+if 'xla_backend_optimization_level' not in flags:
+  flags += ' --xla_backend_optimization_level=0'
+os.environ['XLA_FLAGS'] = flags + ' --xla_cpu_multi_thread_eigen=false'
 
-import jax
+import jax  # noqa: E402, after the settings above
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_num_cpu_devices', 2)

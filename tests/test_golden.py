@@ -1,8 +1,8 @@
 """One update against numbers of the published PyTorch code, embedded in `golden_data.py`.
 
-The nine cells that occur are coded as integers for the deep_sea torso; some are unreachable in DeepSea, so that cells are
-renamed to reachable ones and the columns of the first layer's weight go with them. For the mlp torso they are one-hot
-vectors and nothing is renamed.
+The nine cells that occur are coded as integers for the deep_sea torso; some are unreachable in DeepSea, so that cells
+are renamed to reachable ones and the columns of the first layer's weight go with them. For the mlp torso they are
+one-hot vectors and nothing is renamed.
 """
 
 import dataclasses

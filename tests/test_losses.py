@@ -92,7 +92,8 @@ def test_exact_loss_and_gradient_equal_the_sampled_ones_over_all_indices(name, s
 
 
 @pytest.mark.parametrize(
-  'name, unit_variance', [('sphere', False), ('sphere', True), ('gaussian', False), ('sparse', False), ('orthogonal', False)]
+  'name, unit_variance',
+  [('sphere', False), ('sphere', True), ('gaussian', False), ('sparse', False), ('orthogonal', False)],
 )
 def test_exact_loss_is_the_limit_of_the_sampled_one(name, unit_variance):
   reference = make_reference(name, 2, num_nonzero=1, unit_variance=unit_variance)

@@ -1,0 +1,1 @@
+"""How fast HyperAgent runs, part by part, and what each design choice is worth."""

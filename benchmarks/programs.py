@@ -1,0 +1,162 @@
+"""Whole programs that the benchmarks time: HyperAgent on DeepSea under either driver."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from bsuite.environments.deep_sea import DeepSea
+
+import hyperagent_jax as ha
+from benchmarks.timing import BLOCK
+from hyperagent_jax.interaction import ActingDraws, LearningDraws, make_interaction
+from hyperagent_jax.types import tree_index
+
+CAPACITY = 250_000  # time steps that replay holds, per seed
+CHUNK = 1_000  # interactions per seed between evaluations, as in experiments/deep_sea.py
+
+
+class Setup(NamedTuple):
+  """Everything a program is made of, and its state after prefilling."""
+
+  config: ha.HyperAgentConfig
+  environment: ha.Environment
+  network: ha.Network
+  agent: ha.Agent
+  replay: Any
+  runner: ha.Runner
+  num_seeds: int
+  num_interactions: int  # per seed, that replay was filled with
+  state: ha.RunnerState
+
+
+class Chunk(NamedTuple):
+  """A timed piece of training."""
+
+  seconds: float
+  steps: int  # time steps of each seed, with those that start an episode
+  interactions: int  # environment steps of all seeds, without them
+
+  @property
+  def speed(self) -> float:
+    """Environment steps per second."""
+    return self.interactions / self.seconds
+
+  @property
+  def step_time(self) -> float:
+    """Microseconds per time step."""
+    return 1e6 * self.seconds / self.steps
+
+
+def make_setup(
+  config: ha.HyperAgentConfig,
+  num_seeds: int = 1,
+  capacity: int = CAPACITY,
+  fill: int | None = None,
+  network: ha.Network | None = None,
+  optimizer: optax.GradientTransformation | None = None,
+  replay: Any = None,
+  devices: Sequence[jax.Device] | None = None,
+  seed_axis: str | None = None,
+) -> Setup:
+  """Builds a program as `experiments/deep_sea.py` does, and prefills replay with `fill` random interactions.
+
+  Args:
+    config: the agent's; its grid_size is DeepSea's size.
+    num_seeds: seeds trained side by side.
+    capacity: of replay.
+    fill: interactions; `config.min_replay` by default.
+    network: another than the library's.
+    optimizer: another than the library's.
+    replay: another than the library's.
+    devices: see `make_runner`.
+    seed_axis: see `make_runner`.
+  """
+  size, fill = config.grid_size, fill or config.min_replay
+  environment = ha.make_deep_sea(size)
+  network = network or ha.make_network(config, environment.num_actions)
+  agent = ha.make_hyperagent(network, optimizer or ha.make_optimizer(config), config)
+  replay = replay or ha.make_replay(capacity, config.num_envs, config.n_step, config.discount)
+  runner = ha.make_runner(agent, environment, replay, config, devices=devices, seed_axis=seed_axis)
+  maps = [ha.envs.deep_sea.make_params(size, seed) for seed in range(num_seeds)]
+  state = runner.init(list(range(num_seeds)), jax.tree.map(lambda *x: jnp.stack(x), *maps))
+  state = runner.prefill(state, ha.steps_for(fill, size))
+  return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
+
+
+def training(setup: Setup, chunk: int = CHUNK, donate: bool = False) -> Callable[[], Chunk]:
+  """Trains for `chunk` more interactions per seed at every call; `donate` uses up the setup's state, not a copy."""
+  size = setup.environment.episode_length
+  state = setup.state if donate else setup.runner.place(jax.tree.map(jnp.copy, setup.state))
+  done = setup.num_interactions
+
+  def run() -> Chunk:
+    nonlocal state, done
+    steps = ha.steps_for(done + chunk, size) - ha.steps_for(done, size)
+    jax.block_until_ready(state)
+    start = time.perf_counter()
+    state = jax.block_until_ready(setup.runner.run(state, steps))
+    seconds = time.perf_counter() - start
+    done += chunk
+    return Chunk(seconds, steps, chunk * setup.num_seeds)
+
+  return run
+
+
+def host_training(config: ha.HyperAgentConfig, chunk: int = CHUNK) -> Callable[[], Chunk]:
+  """The same under the host driver, with bsuite's own DeepSea."""
+  replay = ha.make_replay(CAPACITY, 1, config.n_step, config.discount)
+  network = ha.make_network(config, num_actions=2)
+  agent = ha.HostAgent(ha.make_hyperagent(network, ha.make_optimizer(config), config), replay, 2, config, seed=0)
+  loop = ha.run_loop(agent, ha.IntegerObservations(DeepSea(config.grid_size, mapping_seed=0)))
+  while agent.num_interactions < config.min_replay:
+    next(loop)
+
+  def run() -> Chunk:
+    end, steps = agent.num_interactions + chunk, 0
+    start = time.perf_counter()
+    while agent.num_interactions < end:
+      next(loop)
+      steps += 1
+    jax.block_until_ready(agent.learner)
+    return Chunk(time.perf_counter() - start, steps, chunk)
+
+  return run
+
+
+class Inputs(NamedTuple):
+  """Stacks of real inputs for the parts of a step of one seed."""
+
+  state: ha.RunnerState  # of the seed, after prefilling
+  timesteps: ha.TimeStep  # [N + 1, E] one episode
+  learning: LearningDraws  # [BLOCK, ...]
+  acting: ActingDraws  # [BLOCK, ...]
+  batches: ha.Transition  # [BLOCK, B]
+  updates: Any  # [BLOCK, ...] random numbers of an update
+
+
+def make_inputs(setup: Setup) -> Inputs:
+  """Draws the inputs from a setup's first seed."""
+  interaction = make_interaction(setup.agent, setup.replay, setup.environment.num_actions, setup.config)
+  state = jax.tree.map(jnp.copy, ha.select_seed(setup.state, 0))
+  steps = jnp.arange(BLOCK)
+  learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(state.key, steps)
+  acting = jax.vmap(interaction.draw_acting, in_axes=(None, 0))(state.key, steps)
+  batches = jax.vmap(lambda bits: setup.replay.sample(state.carry.replay, bits[0]))(learning.replay)
+  return Inputs(state, episode(setup, state), learning, acting, batches, tree_index(learning.update, (slice(None), 0)))
+
+
+def episode(setup: Setup, state: ha.RunnerState) -> ha.TimeStep:
+  """The time steps [N + 1, E] of an episode under random actions."""
+  key = jax.random.key(0)
+  reset = jax.vmap(setup.environment.reset, in_axes=(None, 0))
+  step = jax.vmap(setup.environment.step, in_axes=(None, 0, 0, None))
+  env_state, first = reset(state.env_params, jax.random.split(key, setup.config.num_envs))
+  timesteps = [first]
+  for action in np.random.RandomState(0).randint(0, 2, (setup.environment.episode_length, setup.config.num_envs)):
+    env_state, timestep = step(state.env_params, env_state, jnp.asarray(action), key)
+    timesteps.append(timestep)
+  return jax.tree.map(lambda *x: jnp.stack(x), *timesteps)
