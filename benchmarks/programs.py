@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from bsuite.environments.deep_sea import DeepSea
 
@@ -87,11 +86,22 @@ def make_setup(
   return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
 
 
-def training(setup: Setup, chunk: int = CHUNK, donate: bool = False) -> Callable[[], Chunk]:
-  """Trains for `chunk` more interactions per seed at every call; `donate` uses up the setup's state, not a copy."""
+def refill(setup: Setup, fill: int) -> Setup:
+  """The same programs, with replay filled by random actions until it holds `fill` interactions."""
   size = setup.environment.episode_length
-  state = setup.state if donate else setup.runner.place(jax.tree.map(jnp.copy, setup.state))
-  done = setup.num_interactions
+  steps = ha.steps_for(fill, size) - ha.steps_for(setup.num_interactions, size)
+  return setup._replace(state=setup.runner.prefill(copy_state(setup), steps), num_interactions=fill)
+
+
+def copy_state(setup: Setup) -> ha.RunnerState:
+  """A copy of a setup's state, to be donated."""
+  return setup.runner.place(jax.tree.map(jnp.copy, setup.state))
+
+
+def training(setup: Setup, chunk: int = CHUNK) -> Callable[[], Chunk]:
+  """Trains from the setup's state, for `chunk` more interactions per seed at every call."""
+  size = setup.environment.episode_length
+  state, done = copy_state(setup), setup.num_interactions
 
   def run() -> Chunk:
     nonlocal state, done
@@ -141,22 +151,26 @@ class Inputs(NamedTuple):
 def make_inputs(setup: Setup) -> Inputs:
   """Draws the inputs from a setup's first seed."""
   interaction = make_interaction(setup.agent, setup.replay, setup.environment.num_actions, setup.config)
-  state = jax.tree.map(jnp.copy, ha.select_seed(setup.state, 0))
-  steps = jnp.arange(BLOCK)
-  learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(state.key, steps)
-  acting = jax.vmap(interaction.draw_acting, in_axes=(None, 0))(state.key, steps)
-  batches = jax.vmap(lambda bits: setup.replay.sample(state.carry.replay, bits[0]))(learning.replay)
-  return Inputs(state, episode(setup, state), learning, acting, batches, tree_index(learning.update, (slice(None), 0)))
+
+  @jax.jit
+  def stacks(state: ha.RunnerState) -> Any:
+    steps = jnp.arange(BLOCK)
+    learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(state.key, steps)
+    acting = jax.vmap(interaction.draw_acting, in_axes=(None, 0))(state.key, steps)
+    batches = jax.vmap(lambda bits: setup.replay.sample(state.carry.replay, bits[0]))(learning.replay)
+    updates = tree_index(learning.update, (slice(None), 0))
+    return episode(setup, state.env_params), learning, acting, batches, updates
+
+  state = jax.device_put(jax.tree.map(jnp.copy, ha.select_seed(setup.state, 0)), jax.devices()[0])
+  return Inputs(state, *stacks(state))
 
 
-def episode(setup: Setup, state: ha.RunnerState) -> ha.TimeStep:
+def episode(setup: Setup, env_params: Any) -> ha.TimeStep:
   """The time steps [N + 1, E] of an episode under random actions."""
-  key = jax.random.key(0)
-  reset = jax.vmap(setup.environment.reset, in_axes=(None, 0))
-  step = jax.vmap(setup.environment.step, in_axes=(None, 0, 0, None))
-  env_state, first = reset(state.env_params, jax.random.split(key, setup.config.num_envs))
-  timesteps = [first]
-  for action in np.random.RandomState(0).randint(0, 2, (setup.environment.episode_length, setup.config.num_envs)):
-    env_state, timestep = step(state.env_params, env_state, jnp.asarray(action), key)
-    timesteps.append(timestep)
-  return jax.tree.map(lambda *x: jnp.stack(x), *timesteps)
+  environment, num_envs = setup.environment, setup.config.num_envs
+  keys = jax.random.split(jax.random.key(0), num_envs)
+  actions = jax.random.randint(keys[0], (environment.episode_length, num_envs), 0, environment.num_actions)
+  env_state, first = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, keys)
+  step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
+  _, others = jax.lax.scan(lambda state, action: step(env_params, state, action, keys), env_state, actions)
+  return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)

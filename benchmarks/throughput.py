@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 import hyperagent_jax as ha
 from benchmarks import memory, parts, programs, timing
@@ -37,28 +37,28 @@ class Row(NamedTuple):
   bar: float | None = None
 
 
-def make_programs(quick: bool) -> dict[str, Callable[[], float]]:
+def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, Callable[[], float]]:
   """Whole programs, each a case that returns environment steps of all seeds per second."""
   chunk = 300 if quick else programs.CHUNK
-  small, large = ha.presets.deep_sea(20), ha.presets.deep_sea(100)
-  sampled = dataclasses.replace(small, update_indices='20')
-  setups: dict[str, dict[str, Any]] = {
-    EXACT_20: {'config': small},
-    SAMPLED_20: {'config': sampled},
-    TEN_SEEDS: {'config': small, 'num_seeds': 10},
-    EXACT_100: {'config': large},
+  config = setups[20].config
+  ten = lambda **options: programs.make_setup(config, num_seeds=10, **options)
+  each = {
+    EXACT_20: setups[20],
+    SAMPLED_20: programs.make_setup(dataclasses.replace(config, update_indices='20')),
+    TEN_SEEDS: ten(),
+    EXACT_100: setups[100],
   }
   if not quick:
-    setups[f'{TEN_SEEDS}, one device'] = {'config': small, 'num_seeds': 10, 'devices': jax.local_devices()[:1]}
-    setups[f'{TEN_SEEDS}, vmap'] = {'config': small, 'num_seeds': 10, 'seed_axis': 'vmap'}
-  cases = {name: programs.training(programs.make_setup(**s), chunk, donate=True) for name, s in setups.items()}
-  cases[HOST] = programs.host_training(small, chunk)
-  return {name: lambda run=run: run().speed for name, run in cases.items()}
+    each[f'{TEN_SEEDS}, one device'] = ten(devices=jax.local_devices()[:1])
+    each[f'{TEN_SEEDS}, vmap'] = ten(seed_axis='vmap')
+  runs = {name: programs.training(setup, chunk) for name, setup in each.items()}
+  runs[HOST] = programs.host_training(config, chunk)
+  return {name: lambda run=run: run().speed for name, run in runs.items()}
 
 
-def make_parts(size: int, quick: bool) -> dict[str, Callable[[], float]]:
+def make_parts(setup: programs.Setup, size: int, quick: bool) -> dict[str, Callable[[], float]]:
   """Parts of a step and the whole step of one seed, each a case that returns microseconds."""
-  setup = programs.make_setup(ha.presets.deep_sea(size), fill=_FILL)
+  setup = programs.refill(setup, _FILL)
   inputs = programs.make_inputs(setup)
   num_steps = (100 if quick else 400) if size > 50 else (200 if quick else 1000)
   cases = {}
@@ -71,18 +71,18 @@ def make_parts(size: int, quick: bool) -> dict[str, Callable[[], float]]:
   return cases
 
 
-def part_rows(size: int, quick: bool) -> list[Row]:
+def part_rows(setup: programs.Setup, size: int, quick: bool) -> list[Row]:
   """Microseconds of every part beside the whole."""
-  times = timing.alternate(make_parts(size, quick), repeats=3 if quick else 9)
+  times = timing.alternate(make_parts(setup, size, quick), repeats=3 if quick else 9)
   each = {name: t.median for name, t in times.items()}
   each['sum of parts'] = sum(each[name] for name in parts.SUMMED)
   rows = [Row(f'size {size}: {name}', value, 'us') for name, value in each.items()]
   return [*rows, Row(f'size {size}: whole step / sum of parts', each['whole step'] / each['sum of parts'], 'ratio')]
 
 
-def program_rows(quick: bool) -> list[Row]:
+def program_rows(setups: dict[int, programs.Setup], quick: bool) -> list[Row]:
   """Environment steps per second of whole programs, and their ratios."""
-  speeds = timing.alternate(make_programs(quick), repeats=3 if quick else 7)
+  speeds = timing.alternate(make_programs(setups, quick), repeats=3 if quick else 7)
   each = {name: s.median for name, s in speeds.items()}
   rows = [Row(name, value, 'steps/s', BARS.get(name)) for name, value in each.items()]
   ratio = lambda what, a, b: Row(what, each[a] / each[b], 'ratio')
@@ -94,13 +94,12 @@ def program_rows(quick: bool) -> list[Row]:
   ]
 
 
-def memory_rows() -> list[Row]:
-  """Megabytes of replay and of a whole process, where the platform's memory is the process's."""
+def memory_rows(peak: int) -> list[Row]:
+  """Megabytes of replay and of a whole process."""
   rows = [
     Row(f'size {n}: replay of 1e6 transitions', memory.replay_bytes(ha.presets.deep_sea(n)) / 1e6, 'MB', REPLAY_BAR)
     for n in SIZES
   ]
-  peak = memory.peak_of_training(size=100, capacity=1_000_000, num_interactions=3_000)
   return [*rows, Row('size 100, 1 seed, replay of 1e6: peak resident set', peak / 1e6, 'MB', PEAK_BAR)]
 
 
@@ -116,14 +115,17 @@ def show(title: str, rows: list[Row]) -> None:
 def main(argv: list[str]) -> None:
   """Measures, prints and writes."""
   del argv
+  logging.set_verbosity(logging.ERROR)  # JAX reports platforms that it does not find
   timing.use_all_cores()
   quick, hardware = _QUICK.value, timing.hardware()
   print(f'{hardware}\nMedians of several repeats; bars: what two cores of an ordinary CPU should reach.', flush=True)
   rows = []
+  peak = memory.peak_of_training(size=100, capacity=1_000_000, num_interactions=3_000)
+  setups = {n: programs.make_setup(ha.presets.deep_sea(n)) for n in SIZES}
   measurements: list[tuple[str, Callable[[], list[Row]]]] = [
-    ('Memory', memory_rows),
-    ('Whole programs, environment steps of all seeds', lambda: program_rows(quick)),
-    *((f'Parts of a step, size {n}, one seed', lambda n=n: part_rows(n, quick)) for n in SIZES),
+    ('Memory', lambda: memory_rows(peak)),
+    ('Whole programs, environment steps of all seeds', lambda: program_rows(setups, quick)),
+    *((f'Parts of a step, size {n}, one seed', lambda n=n: part_rows(setups[n], n, quick)) for n in SIZES),
   ]
   for title, measure in measurements:
     measured = measure()

@@ -71,8 +71,7 @@ def sampled_td_loss(
     [] the loss.
   """
   mean, factor = perturbed(q_tm1, a_tm1, noise_tm1, sigma)
-  noise = jnp.sum(index * factor[None, :], axis=-1)  # [N]
-  return jnp.mean(jnp.square(mean + noise - target))
+  return jnp.mean(jnp.square(mean + index @ factor - target))
 
 
 def exact_td_loss(

@@ -25,13 +25,20 @@ def with_(**changes):
 
 
 @functools.cache
-def make(config):
-  """An agent, its initial learner, and its compiled update."""
+def initial_learner(prior_scale, prior_storage):
+  config = with_(prior_scale=prior_scale, prior_storage=prior_storage)
   agent = make_hyperagent(make_network(config, ACTIONS), make_optimizer(config), config)
   learner = jax.jit(agent.init)(jax.random.key(0), jnp.int32(0))
   # A target network that differs from the online one, and is not about to be replaced.
   target = jax.tree.map(lambda x: -0.5 * x + 0.2, learner.params)
-  return agent, learner._replace(target_params=target, num_updates=jnp.ones((), jnp.int32)), jax.jit(agent.update)
+  return learner._replace(target_params=target, num_updates=jnp.ones((), jnp.int32))
+
+
+@functools.cache
+def make(config):
+  """An agent, a learner that does not depend on its settings, and its compiled update."""
+  agent = make_hyperagent(make_network(config, ACTIONS), make_optimizer(config), config)
+  return agent, initial_learner(config.prior_scale, config.prior_storage), jax.jit(agent.update)
 
 
 def make_batch(seed=0):
@@ -135,7 +142,7 @@ def test_noise_of_each_perturbation_is_remembered_only_where_sigma_is_positive(n
   for sigma in (0.0, 0.1):
     agent, learner, _ = make(dataclasses.replace(config, sigma=sigma))
     actor = agent.init_actor(jax.random.key(0))
-    _, output = agent.act(learner, actor, step(types.FIRST), jax.random.key(1))
+    _, output = jax.jit(agent.act)(learner, actor, step(types.FIRST), jax.random.key(1))
     if sigma == 0:
       assert output.extras.noise is None
     else:
@@ -338,7 +345,7 @@ def test_beta_needs_the_size_of_replay_and_divides_by_it():
   agent, learner, update = make(with_(beta=0.5))
   draws = agent.draw_update(jax.random.key(0), BATCH)
   with pytest.raises(ValueError, match='replay_size'):
-    agent.update(learner, make_batch(), draws)
+    jax.eval_shape(agent.update, learner, make_batch(), draws)
   plain = make(BASE)[2](learner, make_batch(), draws)[1]['loss']
   extra = [update(learner, make_batch(), draws, replay_size=jnp.int32(n))[1]['loss'] - plain for n in (1, 2, 10)]
   np.testing.assert_allclose(extra, extra[0] / np.array([1, 2, 10]), rtol=1e-4)
@@ -378,7 +385,7 @@ def test_positive_sigma_without_noise_is_refused():
   agent, learner, _ = make(with_(sigma=0.5))
   batch = make_batch()._replace(extras_tm1=Extras(), extras_t=Extras())
   with pytest.raises(ValueError, match='noise'):
-    agent.update(learner, batch, jax.random.key(0))
+    jax.eval_shape(agent.update, learner, batch, jax.random.key(0))
 
 
 def test_an_agent_is_not_made_of_an_invalid_configuration():
