@@ -164,6 +164,8 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
     q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
     noise = transition.extras_tm1.noise if config.sigma > 0 else None
+    if config.sigma > 0 and noise is None:
+      raise ValueError(f'sigma={config.sigma}: extras_tm1.noise is None, but the loss needs the perturbation')
     if index is None:
       v, mean = reference.second_moment, reference.mean
       return losses.exact_td_loss(q_tm1, transition.a_tm1, y0, v, mean, noise, config.sigma)

@@ -94,7 +94,11 @@ class HyperAgentConfig:
   update_ratio: float = field(1.0, 'Updates per environment step: a whole number or a fraction 1/k.')
   min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1)
   replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2)
-  prng_impl: str = field('threefry2x32', 'Pseudo-random generator.', choices=('threefry2x32', 'rbg', 'unsafe_rbg'))
+  prng_impl: str = field(
+    'threefry2x32',
+    'Pseudo-random generator. Only of threefry2x32 do the numbers not depend on how steps and seeds are batched.',
+    choices=('threefry2x32', 'rbg', 'unsafe_rbg'),
+  )
 
   @property
   def num_update_indices(self) -> int:

@@ -174,5 +174,5 @@ def test_environment_declares_what_it_returns():
 
 
 def test_size_below_two_is_refused():
-  with pytest.raises(ValueError, match='size=1.*at least 2'):
+  with pytest.raises(ValueError, match=r'size=1.*at least 2'):
     deep_sea.make_deep_sea(1)

@@ -1,0 +1,420 @@
+"""The fused training loop: independence of seeds and chunks, in-place replay, real branches, and learning."""
+
+import dataclasses
+import functools
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hyperagent_jax import runner as runner_lib
+from hyperagent_jax import types
+from hyperagent_jax.agent import make_hyperagent, make_optimizer
+from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.envs import deep_sea
+from hyperagent_jax.interaction import make_interaction, seed_key
+from hyperagent_jax.networks import make_network
+from hyperagent_jax.replay import make_replay
+from hyperagent_jax.runner import make_runner, make_train_loop, select_seed, steps_for
+from hyperagent_jax.types import Environment
+
+SIZE = 5
+BASE = HyperAgentConfig(grid_size=SIZE, hidden_sizes=(8,), batch_size=8, min_replay=10, replay_capacity=97)
+ONE_DEVICE = 1
+
+
+@functools.cache
+def parts(config, num_actions=2):
+  agent = make_hyperagent(make_network(config, num_actions), make_optimizer(config), config)
+  replay = make_replay(config.replay_capacity, config.num_envs, config.n_step, config.discount)
+  return agent, replay, make_interaction(agent, replay, num_actions, config)
+
+
+@functools.cache
+def make(config=BASE, seed_axis='map', num_devices=ONE_DEVICE, size=SIZE):
+  agent, replay, _ = parts(config)
+  devices = jax.local_devices()[:num_devices]
+  environment = deep_sea.make_deep_sea(size)
+  return make_runner(agent, environment, replay, config, num_eval_episodes=4, devices=devices, seed_axis=seed_axis)
+
+
+def env_params(seeds, size=SIZE):
+  return jax.tree.map(lambda *xs: jnp.stack(xs), *(deep_sea.make_params(size, s) for s in seeds))
+
+
+def start(runner, seeds, size=SIZE):
+  return runner.prefill(runner.init(seeds, env_params(seeds, size)), 11)
+
+
+def snapshot(state):
+  """A copy on the host, which no donation can take away."""
+  unwrap = lambda x: jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+  return jax.tree.map(lambda x: np.array(unwrap(x)), state)
+
+
+def lasting(state):
+  """A state without the statistics that start anew with every run."""
+  kept = state.statistics._replace(finished=0, return_sum=0, num_updates=0, loss_sum=0, grad_norm_sum=0)
+  return state._replace(statistics=kept)
+
+
+@functools.cache
+def alone(seed, num_steps=100):
+  runner = make()
+  return snapshot(runner.run(start(runner, [seed]), num_steps))
+
+
+# ---------------------------------------------------------------------------------------------------------------- seeds
+
+
+@pytest.mark.parametrize('seed_axis, num_devices', [('map', 1), ('map', 2), ('vmap', 1)])
+def test_a_seed_in_company_learns_what_it_learns_alone(seed_axis, num_devices):
+  runner = make(seed_axis=seed_axis, num_devices=num_devices)
+  together = runner.run(start(runner, [3, 8]), 100)
+  assert int(together.learner.num_updates) == 100
+  for i, seed in enumerate((3, 8)):
+    mine, expected = snapshot(select_seed(together, i)), select_seed(alone(seed), 0)
+    if seed_axis == 'map':
+      jax.tree.map(np.testing.assert_array_equal, mine, expected)
+    else:
+      close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+      jax.tree.map(close, mine.learner.params, expected.learner.params)
+      jax.tree.map(np.testing.assert_array_equal, mine.carry.replay, expected.carry.replay)
+
+
+def test_seeds_differ_from_the_first_step():
+  runner = make()
+  # The same map, so that only random numbers can tell the seeds apart.
+  params = env_params([0, 0])
+  state = snapshot(runner.init([0, 1], params))
+  for name in ('params', 'prior', 'target_params'):
+    for x in jax.tree.leaves(getattr(state.learner, name)):
+      if x[0].any():  # biases are zero
+        assert np.all(np.mean(x[0] == x[1]) < 0.1), name
+  assert not np.array_equal(state.carry.actor.index[0], state.carry.actor.index[1])
+  filled = snapshot(runner.prefill(runner.init([0, 1], params), 30))
+  actions = filled.carry.replay.rows.action[:, :31, 0]
+  assert 5 < np.sum(actions[0] == actions[1]) < 26
+
+
+def test_every_reset_and_every_step_of_every_environment_has_a_key_of_its_own():
+  """An environment that remembers the key it was given."""
+  config = dataclasses.replace(BASE, num_envs=3)
+  agent, replay, _ = parts(config)
+  step_of = lambda kind, key: (jax.random.key_data(key), types.time_step(kind, 0.0, 1.0, jnp.int32(0)))
+  environment = Environment(
+    name='keys',
+    reset=lambda params, key: step_of(types.FIRST, key),
+    step=lambda params, state, action, key: step_of(types.MID, key),
+    num_actions=2,
+    observation_spec=None,
+    episode_length=None,
+  )
+  runner = make_runner(agent, environment, replay, config, devices=jax.local_devices()[:1])
+  state = runner.init([0, 1], jnp.zeros((2,)))
+  keys = [np.asarray(state.env_state)]
+  for _ in range(4):
+    state = runner.prefill(state, 1)
+    keys.append(np.asarray(state.env_state))
+  keys = np.stack(keys).reshape(-1, 2)
+  assert keys.shape == (5 * 2 * 3, 2)
+  assert np.unique(keys, axis=0).shape == keys.shape
+
+
+# --------------------------------------------------------------------------------------------------------------- chunks
+
+
+@pytest.mark.parametrize('seed_axis', ['map', 'vmap'])
+def test_chunks_of_any_length_give_the_same_run_bit_for_bit(seed_axis):
+  runner = make(seed_axis=seed_axis)
+  whole = snapshot(runner.run(start(runner, [0, 1]), 101))
+  state = start(runner, [0, 1])
+  for chunk in (64, 30, 1, 6):
+    state = runner.run(state, chunk)
+  jax.tree.map(np.testing.assert_array_equal, snapshot(lasting(state)), lasting(whole))
+
+
+def test_prefill_and_run_are_compiled_once_whatever_their_length(monkeypatch):
+  runner = make(dataclasses.replace(BASE, learning_rate=2e-3))
+  compilations = []
+  listener = lambda name, *args, **kwargs: compilations.append(name) if 'backend_compile' in name else None
+  state = start(runner, [0, 1])
+  state = runner.run(state, 3)
+  runner.evaluate(state)
+  jax.block_until_ready(state)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    jax.jit(lambda x: x + 17)(1.0)
+    assert len(compilations) == 1  # the listener hears
+    state = runner.prefill(state, 2)
+    for num_steps in (5, 64, 70):
+      state = runner.run(state, num_steps)
+    runner.evaluate(state)
+    assert len(compilations) == 1
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+
+
+def test_a_seed_is_initialised_by_one_program_whatever_their_number():
+  config = dataclasses.replace(BASE, learning_rate=3e-3)
+  agent, replay, _ = parts(config)
+  traces = []
+
+  def reset(params, key):
+    traces.append(0)
+    return deep_sea.make_deep_sea(SIZE).reset(params, key)
+
+  environment = deep_sea.make_deep_sea(SIZE)._replace(reset=reset)
+  runner = make_runner(agent, environment, replay, config, devices=jax.local_devices()[:1])
+  runner.init([0, 1, 2], env_params([0, 1, 2]))
+  assert len(traces) == 1
+
+
+# ------------------------------------------------------------------------------------------------- against a plain driver
+
+
+@pytest.mark.parametrize(
+  'changes', [{}, {'num_envs': 2, 'n_step': 3, 'update_ratio': 1.0, 'sigma': 0.2}], ids=['default', 'two_envs']
+)
+def test_the_fused_loop_equals_a_python_loop_over_its_parts(changes):
+  """Step by step: environment, learning, acting, with each step's own keys."""
+  config = dataclasses.replace(BASE, **changes)
+  agent, replay, interaction = parts(config)
+  environment = deep_sea.make_deep_sea(SIZE)
+  runner = make(config)
+  fused = snapshot(select_seed(runner.run(start(runner, [5]), 30), 0))
+
+  key, params = seed_key(5, config.prng_impl), deep_sea.make_params(SIZE, 5)
+  reset_keys = jax.random.split(jax.random.key(0), config.num_envs)
+  env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(params, reset_keys)
+
+  def one_step(carry, env_state, step, prefill):
+    learning = interaction.draw_learning(key, step)
+    env_state, timestep = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))(
+      params, env_state, carry.action, learning.environment
+    )
+    acting = interaction.draw_acting(key, step + 1)
+    return *interaction.advance(carry, step, learning, timestep, acting, prefill), env_state, timestep
+
+  one_step = jax.jit(one_step, static_argnames='prefill')
+  carry = jax.jit(interaction.start)(key, timestep)
+  interactions = episodes = num_updates = 0
+  for step in range(41):
+    carry, losses, env_state, timestep = one_step(carry, env_state, step, prefill=step < 11)
+    interactions += int(jnp.sum(~timestep.first()))
+    episodes += int(jnp.sum(timestep.last()))
+    num_updates += int(losses.num_updates)
+  close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, fused.learner, snapshot(carry.learner))
+  jax.tree.map(close, fused.carry.replay, snapshot(carry.replay))
+  assert int(fused.step) == 41
+  assert int(fused.statistics.num_interactions) == interactions == config.num_envs * (41 - 6)
+  assert int(fused.statistics.num_episodes) == episodes == config.num_envs * 6
+  assert int(fused.statistics.num_updates) == num_updates == 30 * config.num_envs
+
+
+def test_recorded_experience_is_what_the_environment_gives_for_the_recorded_actions():
+  """Every stored action is the one that was taken, and reward and discount those that it led to."""
+  runner = make()
+  state = snapshot(select_seed(runner.run(start(runner, [2]), 60), 0))
+  rows = state.carry.replay.rows
+  environment = deep_sea.make_deep_sea(SIZE)
+  params = deep_sea.make_params(SIZE, 2)
+  env_state, timestep = environment.reset(params, jax.random.key(0))
+  step = jax.jit(environment.step)
+  for t in range(72):
+    assert rows.step_type[t, 0] == timestep.step_type
+    assert rows.observation[t, 0] == timestep.observation
+    np.testing.assert_allclose(rows.reward[t, 0], timestep.reward, rtol=1e-6)
+    assert rows.discount[t, 0] == timestep.discount
+    env_state, timestep = step(params, env_state, rows.action[t, 0], jax.random.key(0))
+  assert int(state.carry.replay.num_added) == 72
+
+
+# -------------------------------------------------------------------------------------------------- the compiled program
+
+
+@functools.cache
+def one_seed_state(config):
+  runner = make(config)
+  return select_seed(runner.init([0], env_params([0])), 0)
+
+
+def count_primitive(jaxpr, name):
+  """Occurrences of a primitive in a jaxpr and in all that it calls."""
+  count = 0
+  for equation in jaxpr.eqns:
+    count += equation.primitive.name == name
+    for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, 'eqns') or hasattr(x, 'jaxpr')):
+      inner = getattr(parameter, 'jaxpr', parameter)
+      if hasattr(inner, 'eqns'):
+        count += count_primitive(inner, name)
+  return count
+
+
+@pytest.mark.parametrize('update_ratio, num_branches', [(1.0, 1), (0.5, 2)])
+def test_periodic_work_stays_a_branch_under_vmap(update_ratio, num_branches):
+  config = dataclasses.replace(BASE, update_ratio=update_ratio)
+  loop = make_train_loop(parts(config)[2], deep_sea.make_deep_sea(SIZE), config, prefill=False)
+  axes = runner_lib._axes()
+  one = one_seed_state(config)
+  batched = runner_lib._per_array(one, bool)
+  many = jax.tree.map(lambda b, x: jnp.stack([x, x]) if b else x, batched, one)
+  vmapped = jax.vmap(loop, in_axes=(axes, None), out_axes=axes)
+  assert count_primitive(jax.make_jaxpr(vmapped)(many, 10).jaxpr, 'cond') == num_branches
+  # Where the counters are batched too, the branch becomes a select: the count above can fail.
+  all_batched = jax.tree.map(lambda x: jnp.stack([x, x]), one)
+  lost = jax.make_jaxpr(jax.vmap(loop, in_axes=(0, None)))(all_batched, 10)
+  assert count_primitive(lost.jaxpr, 'cond') == 0
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {},
+    {'num_envs': 2, 'n_step': 3},
+    {'update_ratio': 4.0},
+    {'update_ratio': 0.5},
+    {'sigma': 0.1, 'prior_storage': 'replay', 'beta': 0.1, 'update_indices': '3'},
+  ],
+  ids=['default', 'two_envs_three_steps', 'four_updates', 'half_an_update', 'prior_in_replay'],
+)
+@pytest.mark.parametrize('prefill', [False, True])
+def test_replay_is_written_in_place(changes, prefill):
+  num_rows = 5003  # a number that occurs nowhere else
+  config = dataclasses.replace(BASE, **changes)
+  config = dataclasses.replace(config, replay_capacity=num_rows * config.num_envs)
+  loop = make_train_loop(parts(config)[2], deep_sea.make_deep_sea(SIZE), config, prefill)
+  program = jax.jit(loop, donate_argnums=0).lower(one_seed_state(config), jnp.int32(10)).compile().as_text()
+  assert f'[{num_rows}' in program
+  sizes = {num_rows, num_rows * config.num_envs}
+  copies = [
+    line.strip()
+    for line in program.splitlines()
+    if (m := re.search(r'= \(?\w+\[(\d+)[\],].* copy(-start)?\(', line)) and int(m[1]) in sizes
+  ]
+  assert not copies
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+
+
+def test_deep_sea_of_size_ten_is_solved_within_400_episodes():
+  config = HyperAgentConfig(grid_size=10, replay_capacity=5000)
+  agent, replay, _ = parts(config)
+  runner = make_runner(agent, deep_sea.make_deep_sea(10), replay, config, num_eval_episodes=100)
+  state = runner.prefill(runner.init([0, 1], env_params([0, 1], 10)), steps_for(128, 10))
+  state = runner.run(state, steps_for(4000, 10) - steps_for(128, 10))
+  np.testing.assert_array_equal(state.statistics.num_interactions, 4000)
+  np.testing.assert_array_equal(state.statistics.num_episodes, 400)
+  np.testing.assert_array_equal(state.statistics.nonfinite_step, -1)
+  episodes = jax.tree.map(np.asarray, runner.evaluate(state))
+  assert episodes.returns.shape == (2, 100)
+  np.testing.assert_array_equal(episodes.lengths, 10)
+  assert np.all(episodes.returns.mean(1) >= deep_sea.solved_return(10))
+
+
+VARIANTS = {
+  'four_updates': {'update_ratio': 4.0},
+  'half_an_update': {'update_ratio': 0.5},
+  'two_environments': {'num_envs': 2, 'replay_capacity': 98},
+  'two_environments_half_an_update': {'num_envs': 2, 'update_ratio': 0.25},
+  'three_steps': {'n_step': 3},
+  'sampled': {'update_indices': '3', 'reference_distribution': 'gaussian'},
+  'dependent': {'update_indices': '3', 'target_index': 'dependent'},
+  'optimistic': {'act_num_indices': 4, 'target_num_indices': 4, 'optimism_quantile': 0.8},
+  'orthogonal_noise_prior_in_replay': {
+    'sigma': 0.1,
+    'perturbation_distribution': 'orthogonal',
+    'prior_storage': 'replay',
+    'beta': 0.1,
+  },
+  'one_hot': {'reference_distribution': 'one_hot', 'prng_impl': 'rbg'},
+}
+
+
+@pytest.mark.parametrize('changes', VARIANTS.values(), ids=VARIANTS)
+def test_every_variant_runs_and_updates_as_often_as_it_should(changes):
+  config = dataclasses.replace(BASE, **changes)
+  runner = make(config)
+  state = runner.run(start(runner, [0]), 24)
+  before = alone(0, 24).learner.params
+  statistics = jax.tree.map(lambda x: np.asarray(x)[0], state.statistics)
+  assert statistics.num_updates == round(24 * config.update_ratio * config.num_envs)
+  assert int(state.learner.num_updates) == statistics.num_updates
+  assert statistics.nonfinite_step == -1
+  assert np.isfinite(statistics.loss_sum) and statistics.loss_sum > 0 and statistics.grad_norm_sum > 0
+  assert statistics.num_interactions == config.num_envs * (35 - 5)
+  leaves = jax.tree.leaves(state.learner.params)
+  assert all(np.all(np.isfinite(x)) for x in leaves)
+  assert not np.allclose(state.learner.params['head'], before['head'], atol=1e-6)
+
+
+@pytest.mark.parametrize('changes', [{'min_replay': 1, 'n_step': 5}, {'min_replay': 3, 'n_step': 3}])
+def test_learning_never_starts_on_an_empty_replay(changes):
+  """Either the configuration is refused, or no update is done before there is a transition to draw."""
+  try:
+    config = dataclasses.replace(BASE, **changes)
+    runner = make(config)
+  except ValueError:
+    return
+  state = runner.init([0], env_params([0]))
+  before = snapshot(state.learner.params)
+  state = runner.prefill(state, steps_for(config.min_replay, SIZE))
+  sizes = int(parts(config)[1].size(select_seed(state, 0).carry.replay))
+  state = runner.run(state, 1)
+  same = all(itertools.starmap(np.array_equal, zip(*map(jax.tree.leaves, (before, snapshot(state.learner.params))))))
+  assert sizes > 0 or same
+
+
+# ----------------------------------------------------------------------------------------------------------- statistics
+
+
+def test_returns_and_episodes_are_counted_per_run():
+  runner = make()
+  state = snapshot(select_seed(runner.run(start(runner, [2]), 60), 0))
+  rows, statistics = state.carry.replay.rows, state.statistics
+  last = [t for t in range(72) if rows.step_type[t, 0] == types.LAST]
+  returns = {t: rows.reward[t - SIZE + 1 : t + 1, 0].sum() for t in last}
+  assert statistics.num_episodes == len(last) == 12
+  in_run = [t for t in last if t > 11]
+  assert statistics.finished == len(in_run) == 10
+  np.testing.assert_allclose(statistics.return_sum, sum(returns[t] for t in in_run), rtol=1e-5)
+
+
+def test_the_first_loss_that_is_not_finite_is_reported():
+  runner = make(dataclasses.replace(BASE, learning_rate=1e30, adam_eps=1e-30))
+  state = runner.run(start(runner, [0]), 30)
+  first = int(state.statistics.nonfinite_step[0])
+  assert 11 < first < 41
+  state = runner.run(state, 5)
+  assert int(state.statistics.nonfinite_step[0]) == first
+
+
+@pytest.mark.parametrize('episode_length', [1, 4, 7])
+def test_steps_for_counts_the_first_steps_of_all_episodes(episode_length):
+  kinds = itertools.chain.from_iterable(itertools.repeat([0] + [1] * episode_length, 20))
+  interactions = np.cumsum(list(kinds))
+  for wanted in range(1, 20):
+    assert steps_for(wanted, episode_length) == int(np.argmax(interactions >= wanted))
+  assert steps_for(0, episode_length) == 0
+  assert steps_for(9, None) == 9
+
+
+def test_unknown_seed_axis_is_refused():
+  agent, replay, _ = parts(BASE)
+  with pytest.raises(ValueError, match='seed_axis=.pmap.: must be map or vmap'):
+    make_runner(agent, deep_sea.make_deep_sea(SIZE), replay, BASE, seed_axis='pmap')
+
+
+def test_evaluation_learns_nothing_and_repeats_itself_for_the_same_state():
+  runner = make()
+  state = start(runner, [0, 1])
+  before = snapshot(state)
+  first, second = runner.evaluate(state), runner.evaluate(state)
+  jax.tree.map(np.testing.assert_array_equal, first, second)
+  jax.tree.map(np.testing.assert_array_equal, snapshot(state), before)
+  np.testing.assert_array_equal(first.lengths, SIZE)
