@@ -60,6 +60,7 @@ def make_setup(
   replay: Any = None,
   devices: Sequence[jax.Device] | None = None,
   seed_axis: str | None = None,
+  like: Setup | None = None,
 ) -> Setup:
   """Builds a program as `experiments/deep_sea.py` does, and prefills replay with `fill` random interactions.
 
@@ -73,6 +74,7 @@ def make_setup(
     replay: another than the library's.
     devices: see `make_runner`.
     seed_axis: see `make_runner`.
+    like: a setup whose arrays have the same shapes; its state is taken over, which saves compiling and prefilling.
   """
   size, fill = config.grid_size, fill or config.min_replay
   environment = ha.make_deep_sea(size)
@@ -80,6 +82,9 @@ def make_setup(
   agent = ha.make_hyperagent(network, optimizer or ha.make_optimizer(config), config)
   replay = replay or ha.make_replay(capacity, config.num_envs, config.n_step, config.discount)
   runner = ha.make_runner(agent, environment, replay, config, devices=devices, seed_axis=seed_axis)
+  if like is not None:
+    fill, state = like.num_interactions, runner.place(jax.tree.map(jnp.copy, like.state))
+    return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
   maps = [ha.envs.deep_sea.make_params(size, seed) for seed in range(num_seeds)]
   state = runner.init(list(range(num_seeds)), jax.tree.map(lambda *x: jnp.stack(x), *maps))
   state = runner.prefill(state, ha.steps_for(fill, size))

@@ -8,7 +8,7 @@ One update on a mini-batch of 128 follows every time step. Compilation, prefilli
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from absl import app, flags, logging
@@ -41,16 +41,17 @@ def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, C
   """Whole programs, each a case that returns environment steps of all seeds per second."""
   chunk = 300 if quick else programs.CHUNK
   config = setups[20].config
-  ten = lambda **options: programs.make_setup(config, num_seeds=10, **options)
+  ten = programs.make_setup(config, num_seeds=10)
   each = {
     EXACT_20: setups[20],
-    SAMPLED_20: programs.make_setup(dataclasses.replace(config, update_indices='20')),
-    TEN_SEEDS: ten(),
+    SAMPLED_20: programs.make_setup(dataclasses.replace(config, update_indices='20'), like=setups[20]),
+    TEN_SEEDS: ten,
     EXACT_100: setups[100],
   }
   if not quick:
-    each[f'{TEN_SEEDS}, one device'] = ten(devices=jax.local_devices()[:1])
-    each[f'{TEN_SEEDS}, vmap'] = ten(seed_axis='vmap')
+    others = {'one device': {'devices': jax.local_devices()[:1]}, 'vmap': {'seed_axis': 'vmap'}}
+    for name, options in others.items():
+      each[f'{TEN_SEEDS}, {name}'] = programs.make_setup(config, num_seeds=10, like=ten, **options)
   runs = {name: programs.training(setup, chunk) for name, setup in each.items()}
   runs[HOST] = programs.host_training(config, chunk)
   return {name: lambda run=run: run().speed for name, run in runs.items()}
@@ -82,7 +83,7 @@ def part_rows(setup: programs.Setup, size: int, quick: bool) -> list[Row]:
 
 def program_rows(setups: dict[int, programs.Setup], quick: bool) -> list[Row]:
   """Environment steps per second of whole programs, and their ratios."""
-  speeds = timing.alternate(make_programs(setups, quick), repeats=3 if quick else 7)
+  speeds = timing.alternate(make_programs(setups, quick), repeats=3 if quick else 5)
   each = {name: s.median for name, s in speeds.items()}
   rows = [Row(name, value, 'steps/s', BARS.get(name)) for name, value in each.items()]
   ratio = lambda what, a, b: Row(what, each[a] / each[b], 'ratio')
@@ -94,13 +95,15 @@ def program_rows(setups: dict[int, programs.Setup], quick: bool) -> list[Row]:
   ]
 
 
-def memory_rows(peak: int) -> list[Row]:
+def memory_rows(peak: int | None) -> list[Row]:
   """Megabytes of replay and of a whole process."""
   rows = [
     Row(f'size {n}: replay of 1e6 transitions', memory.replay_bytes(ha.presets.deep_sea(n)) / 1e6, 'MB', REPLAY_BAR)
     for n in SIZES
   ]
-  return [*rows, Row('size 100, 1 seed, replay of 1e6: peak resident set', peak / 1e6, 'MB', PEAK_BAR)]
+  if peak is not None:
+    rows.append(Row('size 100, 1 seed, replay of 1e6: peak resident set', peak / 1e6, 'MB', PEAK_BAR))
+  return rows
 
 
 def show(title: str, rows: list[Row]) -> None:
@@ -120,7 +123,7 @@ def main(argv: list[str]) -> None:
   quick, hardware = _QUICK.value, timing.hardware()
   print(f'{hardware}\nMedians of several repeats; bars: what two cores of an ordinary CPU should reach.', flush=True)
   rows = []
-  peak = memory.peak_of_training(size=100, capacity=1_000_000, num_interactions=3_000)
+  peak = None if quick else memory.peak_of_training(size=100, capacity=1_000_000, num_interactions=3_000)
   setups = {n: programs.make_setup(ha.presets.deep_sea(n)) for n in SIZES}
   measurements: list[tuple[str, Callable[[], list[Row]]]] = [
     ('Memory', lambda: memory_rows(peak)),

@@ -50,7 +50,7 @@ class HyperAgentConfig:
   unit_variance_index: bool = field(False, 'Scale sphere and orthogonal indices by sqrt(M), to second moment I.')
 
   # The loss.
-  update_indices: str = field(
+  update_indices: str | int = field(
     'exact', "Update indices N per transition: a number, or 'exact' for the expectation in closed form."
   )
   target_index: str = field(
@@ -119,15 +119,37 @@ class HyperAgentConfig:
 def _check_field(f: dataclasses.Field, value: Any) -> None:
   """Raises ConfigError unless the value is of the field's kind and within its bounds."""
   low, high, choices = (f.metadata.get(k) for k in ('low', 'high', 'choices'))
+  if not _is_kind(value, f.default) and f.name != 'update_indices':  # that may be a word or a number
+    raise ConfigError(f'--{f.name}={_show(value)}: must be {_KINDS[type(f.default)]}')
   if choices and value not in choices:
     raise ConfigError(f'--{f.name}={value}: must be one of {", ".join(map(str, choices))}')
+  if isinstance(value, str | bool):
+    return
   for x in value if isinstance(value, tuple) else (value,):
-    if isinstance(x, float) and not math.isfinite(x):
+    if not math.isfinite(x):
       raise ConfigError(f'--{f.name}={value}: must be finite')
     if low is not None and x < low:
       raise ConfigError(f'--{f.name}={_show(value)}: must be at least {low:g}')
     if high is not None and x > high:
       raise ConfigError(f'--{f.name}={_show(value)}: must be at most {high:g}')
+
+
+_KINDS = {
+  bool: 'true or false',
+  int: 'a whole number',
+  float: 'a number',
+  str: 'a word',
+  tuple: 'whole numbers separated by commas',
+}
+
+
+def _is_kind(value: Any, default: Any) -> bool:
+  """Whether a value is of its default's kind; a whole number will do for a float."""
+  if isinstance(default, tuple):
+    return isinstance(value, tuple) and all(_is_kind(x, 0) for x in value)
+  if isinstance(default, bool) or isinstance(value, bool):
+    return isinstance(default, bool) and isinstance(value, bool)
+  return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
 def _show(value: Any) -> str:
@@ -158,7 +180,8 @@ def validate(config: HyperAgentConfig) -> None:
   c = config
   if not c.hidden_sizes:
     raise ConfigError('--hidden_sizes=: must name at least one layer')
-  if c.update_indices != 'exact' and not (c.update_indices.isdigit() and int(c.update_indices) > 0):
+  number = str(c.update_indices)
+  if number != 'exact' and not (number.isdecimal() and int(number) > 0):
     raise ConfigError(f"--update_indices={c.update_indices}: must be 'exact' or a whole number of at least 1")
   if c.update_indices == 'exact' and c.target_index == 'dependent':
     raise ConfigError(
@@ -179,6 +202,10 @@ def validate(config: HyperAgentConfig) -> None:
     )
   if 'sparse' in (c.reference_distribution, c.perturbation_distribution) and c.num_nonzero > c.index_dim:
     raise ConfigError(f'--num_nonzero={c.num_nonzero}: must be at most index_dim={c.index_dim}')
+  if c.min_replay < c.num_envs * c.n_step:
+    raise ConfigError(
+      f'--min_replay={c.min_replay}: must be at least num_envs * n_step = {c.num_envs * c.n_step}, one whole transition'
+    )
   if c.min_replay > c.replay_capacity:
     raise ConfigError(f'--min_replay={c.min_replay}: must be at most replay_capacity={c.replay_capacity}')
   if c.replay_capacity // c.num_envs < c.n_step + 2:

@@ -9,13 +9,12 @@ from typing import Any
 
 import dm_env
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.interaction import ActingDraws, Carry, LearningDraws, Losses, make_interaction, seed_key
+from hyperagent_jax.interaction import Carry, Losses, make_interaction, seed_key
 from hyperagent_jax.replay import Replay
-from hyperagent_jax.types import Agent, LearnerState, PRNGKey, TimeStep, from_dm_env, tree_index
+from hyperagent_jax.types import Agent, LearnerState, TimeStep, from_dm_env, tree_index
 
 _BLOCK = 64  # steps for which random numbers are drawn at once
 
@@ -47,13 +46,8 @@ class HostAgent:
     self.losses: Losses | None = None
     self._draws: Any = None
     self._start = jax.jit(self._interaction.start)
-    self._draw = jax.jit(self._draw_block)
+    self._draw = jax.jit(self._interaction.draw_block, static_argnums=2)
     self._advance = jax.jit(self._advance_fn, static_argnames='prefill', donate_argnames='carry')
-
-  def _draw_block(self, key: PRNGKey, step: int) -> tuple[LearningDraws, ActingDraws]:
-    steps = step + jnp.arange(_BLOCK)
-    learning = jax.vmap(self._interaction.draw_learning, in_axes=(None, 0))(key, steps)
-    return learning, jax.vmap(self._interaction.draw_acting, in_axes=(None, 0))(key, steps + 1)
 
   def _advance_fn(self, carry: Carry, draws: Any, step: int, timestep: TimeStep, prefill: bool) -> tuple[Carry, Losses]:
     learning, acting = tree_index(draws, step % _BLOCK)
@@ -82,7 +76,7 @@ class HostAgent:
     else:
       prefill = self._num_interactions < self._min_replay
       if self._step % _BLOCK == 0:
-        self._draws = self._draw(self._key, np.int32(self._step))
+        self._draws = self._draw(self._key, np.int32(self._step), _BLOCK)
       self._carry, self.losses = self._advance(
         carry=self._carry, draws=self._draws, step=np.int32(self._step), timestep=batched, prefill=prefill
       )

@@ -26,6 +26,7 @@ class Stream(enum.IntEnum):
   UPDATE = 4
   EVALUATE = 5
   INIT = 6
+  RESET = 7
 
 
 class ActingDraws(NamedTuple):
@@ -67,6 +68,8 @@ class Interaction(NamedTuple):
   start: Callable[[PRNGKey, TimeStep], Carry]  # seed key, time step [E]
   draw_learning: Callable[[PRNGKey, Array], LearningDraws]  # seed key, step
   draw_acting: Callable[[PRNGKey, Array], ActingDraws]  # seed key, step
+  # seed key, step, number of steps -> the learning draws of these steps and the acting draws of those after them
+  draw_block: Callable[[PRNGKey, Array, int], tuple[LearningDraws, ActingDraws]]
   # carry, step number of its time step, learning draws of that step, next time step [E], acting draws of the next
   # step, prefill -> carry, losses
   advance: Callable[..., tuple[Carry, Losses]]
@@ -118,6 +121,16 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
       update=jax.vmap(lambda k: agent.draw_update(k, batch_size))(update_keys),
       environment=jax.random.split(stream_key(key, step, Stream.ENVIRONMENT), num_envs),
     )
+
+  def draw_block(key: PRNGKey, step: Array, num_steps: int) -> tuple[LearningDraws, ActingDraws]:
+    """Drawing for many steps at once costs a fraction of drawing step by step."""
+
+    def draw(step: Array) -> tuple[LearningDraws, ActingDraws]:
+      return draw_learning(key, step), draw_acting(key, step + 1)
+
+    # Under vmap the rbg generators draw from the first key only, so that numbers would depend on the block.
+    over_steps = jax.vmap(draw) if config.prng_impl == 'threefry2x32' else lambda steps: jax.lax.map(draw, steps)
+    return over_steps(step + jnp.arange(num_steps))
 
   def _agent_act(learner: LearnerState, actor: Any, timestep: TimeStep, draws: Any) -> Any:
     return jax.vmap(agent.act, in_axes=(None, 0, 0, 0))(learner, actor, timestep, draws)
@@ -183,4 +196,4 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, after=losses.loss)
     return Carry(learner, state, actor, action), losses
 
-  return Interaction(start, draw_learning, draw_acting, advance)
+  return Interaction(start, draw_learning, draw_acting, draw_block, advance)

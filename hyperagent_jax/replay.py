@@ -75,24 +75,24 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
     position = state.num_added % num_rows
     overwritten = jnp.sum(state.rows.step_type[position] != LAST)
     num_dropped = state.num_dropped + jnp.where(state.num_added >= num_rows, overwritten, 0)
-    slots, entries, num_pushed = _push(state)
     # XLA writes a ring in place only if everything that reads the old ring is computed before. Nothing else says so:
-    # hence a value that depends on all of these reads, is never true, and that XLA cannot know to be false.
-    never = (jnp.isnan(after) | (num_dropped < 0) | (num_pushed < 0)) & (state.num_added < 0)
+    # hence a value that depends on these reads, is never true, and that XLA cannot know to be false.
+    never = (jnp.isnan(after) | (num_dropped < 0)) & (state.num_added < 0)
     row = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _row(timestep, action, extras))
     rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), state.rows, row)
-    starts = state.starts.at[slots].set(jnp.where(never, 0, entries), mode='drop')
+    starts, num_pushed = _push(state._replace(rows=rows), never)
     return ReplayState(rows, starts, state.num_added + 1, num_pushed, num_dropped)
 
-  def _push(state: ReplayState) -> tuple[Array, Array, Array]:
-    """Which entries of the row stored n steps ago may start a transition, and where they are listed."""
-    ready = state.num_added - n_step
+  def _push(state: ReplayState, never: Array) -> tuple[Array, Array]:
+    """Lists the entries of the row stored n steps before the newest that may start a transition."""
+    ready = state.num_added - n_step  # never the newest row, since n >= 1
     position = ready % num_rows
     valid = (state.rows.step_type[position] != LAST) & (ready >= 0)  # [E]
     rank = state.num_pushed + jnp.cumsum(valid) - 1
     # An invalid entry is written out of bounds, that is, not at all.
     slots = jnp.where(valid, rank % (num_rows * num_envs), num_rows * num_envs)
-    return slots, position * num_envs + jnp.arange(num_envs), state.num_pushed + jnp.sum(valid)
+    entries = jnp.where(never, 0, position * num_envs + jnp.arange(num_envs))
+    return state.starts.at[slots].set(entries, mode='drop'), state.num_pushed + jnp.sum(valid)
 
   def size(state: ReplayState) -> Array:
     return state.num_pushed - state.num_dropped

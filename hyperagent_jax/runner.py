@@ -170,9 +170,7 @@ def make_train_loop(
     state = state._replace(statistics=fresh._replace(**{k: getattr(state.statistics, k) for k in kept}))
 
     def block(state: RunnerState) -> RunnerState:
-      steps = state.step + jnp.arange(block_size)
-      learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(state.key, steps)
-      acting = jax.vmap(interaction.draw_acting, in_axes=(None, 0))(state.key, steps + 1)
+      learning, acting = interaction.draw_block(state.key, state.step, block_size)
       length = jnp.minimum(block_size, end - state.step)
       body = lambda i, s: one_step(s, tree_index(learning, i), tree_index(acting, i))
       return jax.lax.fori_loop(0, length, body, state)
@@ -220,7 +218,7 @@ def make_runner(
   evaluator = make_evaluator(agent, eval_environment or environment, num_eval_episodes)
 
   def init_seed(key: PRNGKey, env_params: Any) -> RunnerState:
-    env_keys = jax.random.split(stream_key(key, 0, Stream.ENVIRONMENT), config.num_envs + 1)[1:]
+    env_keys = jax.random.split(stream_key(key, 0, Stream.RESET), config.num_envs)
     env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, env_keys)
     carry = interaction.start(key, timestep)
     return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))

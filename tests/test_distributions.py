@@ -66,7 +66,7 @@ def test_declared_moments_of_perturbations_are_the_papers(name):
   assert perturbation.second_moment == pytest.approx(1.0 if name == 'gaussian' else 1 / 3, rel=1e-12)
 
 
-@pytest.mark.parametrize('dim', [1, 2, 5])
+@pytest.mark.parametrize('dim', [1, 5])
 @pytest.mark.parametrize(
   'make, name, squared_norm',
   [
@@ -102,7 +102,7 @@ def test_unit_variance_leaves_other_references_alone(name):
   )
 
 
-@pytest.mark.parametrize('num', [1, 3, 4, 5, 12])
+@pytest.mark.parametrize('num', [3, 12])
 def test_orthogonal_reference_draws_orthonormal_blocks_of_m_rows(num):
   x = draw(make_reference('orthogonal', 4), num)
   assert x.shape == (num, 4)

@@ -13,7 +13,7 @@ import pytest
 from hyperagent_jax import runner as runner_lib
 from hyperagent_jax import types
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
-from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.interaction import make_interaction, seed_key
 from hyperagent_jax.networks import make_network
@@ -23,7 +23,9 @@ from hyperagent_jax.types import Environment
 
 SIZE = 5
 BASE = HyperAgentConfig(grid_size=SIZE, hidden_sizes=(8,), batch_size=8, min_replay=10, replay_capacity=97)
-ONE_DEVICE = 1
+TWO_ENVIRONMENTS = dataclasses.replace(
+  BASE, num_envs=2, n_step=3, update_ratio=0.25, sigma=0.2, act_num_indices=3, target_num_indices=3, replay_capacity=98
+)
 
 
 @functools.cache
@@ -34,7 +36,7 @@ def parts(config, num_actions=2):
 
 
 @functools.cache
-def make(config=BASE, seed_axis='map', num_devices=ONE_DEVICE, size=SIZE):
+def make(config=BASE, seed_axis='map', num_devices=1, size=SIZE):
   agent, replay, _ = parts(config)
   devices = jax.local_devices()[:num_devices]
   environment = deep_sea.make_deep_sea(size)
@@ -57,8 +59,7 @@ def snapshot(state):
 
 def lasting(state):
   """A state without the statistics that start anew with every run."""
-  kept = state.statistics._replace(finished=0, return_sum=0, num_updates=0, loss_sum=0, grad_norm_sum=0)
-  return state._replace(statistics=kept)
+  return state._replace(statistics=state.statistics[:4])
 
 
 @functools.cache
@@ -127,18 +128,21 @@ def test_every_reset_and_every_step_of_every_environment_has_a_key_of_its_own():
 # --------------------------------------------------------------------------------------------------------------- chunks
 
 
-@pytest.mark.parametrize('seed_axis', ['map', 'vmap'])
-def test_chunks_of_any_length_give_the_same_run_bit_for_bit(seed_axis):
-  runner = make(seed_axis=seed_axis)
+@pytest.mark.parametrize('seed_axis, prng_impl', [('map', 'threefry2x32'), ('vmap', 'threefry2x32'), ('map', 'rbg')])
+def test_chunks_of_any_length_give_the_same_run_bit_for_bit(seed_axis, prng_impl):
+  try:
+    runner = make(dataclasses.replace(BASE, prng_impl=prng_impl), seed_axis)
+  except ConfigError:  # an implementation that cannot promise this may be refused
+    return
   whole = snapshot(runner.run(start(runner, [0, 1]), 101))
   state = start(runner, [0, 1])
   for chunk in (64, 30, 1, 6):
     state = runner.run(state, chunk)
-  jax.tree.map(np.testing.assert_array_equal, snapshot(lasting(state)), lasting(whole))
+  jax.tree.map(np.testing.assert_array_equal, lasting(snapshot(state)), lasting(whole))
 
 
-def test_prefill_and_run_are_compiled_once_whatever_their_length(monkeypatch):
-  runner = make(dataclasses.replace(BASE, learning_rate=2e-3))
+def test_prefill_and_run_are_compiled_once_whatever_their_length():
+  runner = make()
   compilations = []
   listener = lambda name, *args, **kwargs: compilations.append(name) if 'backend_compile' in name else None
   state = start(runner, [0, 1])
@@ -173,16 +177,13 @@ def test_a_seed_is_initialised_by_one_program_whatever_their_number():
   assert len(traces) == 1
 
 
-# ------------------------------------------------------------------------------------------------- against a plain driver
+# ----------------------------------------------------------------------------------------------- against a plain driver
 
 
-@pytest.mark.parametrize(
-  'changes', [{}, {'num_envs': 2, 'n_step': 3, 'update_ratio': 1.0, 'sigma': 0.2}], ids=['default', 'two_envs']
-)
-def test_the_fused_loop_equals_a_python_loop_over_its_parts(changes):
+def test_the_fused_loop_equals_a_python_loop_over_its_parts():
   """Step by step: environment, learning, acting, with each step's own keys."""
-  config = dataclasses.replace(BASE, **changes)
-  agent, replay, interaction = parts(config)
+  config = TWO_ENVIRONMENTS
+  interaction = parts(config)[2]
   environment = deep_sea.make_deep_sea(SIZE)
   runner = make(config)
   fused = snapshot(select_seed(runner.run(start(runner, [5]), 30), 0))
@@ -212,8 +213,9 @@ def test_the_fused_loop_equals_a_python_loop_over_its_parts(changes):
   jax.tree.map(close, fused.carry.replay, snapshot(carry.replay))
   assert int(fused.step) == 41
   assert int(fused.statistics.num_interactions) == interactions == config.num_envs * (41 - 6)
-  assert int(fused.statistics.num_episodes) == episodes == config.num_envs * 6
-  assert int(fused.statistics.num_updates) == num_updates == 30 * config.num_envs
+  assert int(fused.statistics.num_episodes) == episodes == config.num_envs * 7
+  assert int(fused.statistics.num_updates) == num_updates == 15
+  assert fused.statistics.nonfinite_step == -1 and fused.statistics.loss_sum > 0
 
 
 def test_recorded_experience_is_what_the_environment_gives_for_the_recorded_actions():
@@ -234,7 +236,7 @@ def test_recorded_experience_is_what_the_environment_gives_for_the_recorded_acti
   assert int(state.carry.replay.num_added) == 72
 
 
-# -------------------------------------------------------------------------------------------------- the compiled program
+# ------------------------------------------------------------------------------------------------- the compiled program
 
 
 @functools.cache
@@ -272,17 +274,16 @@ def test_periodic_work_stays_a_branch_under_vmap(update_ratio, num_branches):
 
 
 @pytest.mark.parametrize(
-  'changes',
+  'changes, prefill',
   [
-    {},
-    {'num_envs': 2, 'n_step': 3},
-    {'update_ratio': 4.0},
-    {'update_ratio': 0.5},
-    {'sigma': 0.1, 'prior_storage': 'replay', 'beta': 0.1, 'update_indices': '3'},
+    ({}, False),
+    ({'num_envs': 2}, True),
+    ({'num_envs': 2, 'n_step': 3}, False),
+    ({'update_ratio': 0.5}, False),
+    ({'update_ratio': 2.0, 'sigma': 0.1, 'prior_storage': 'replay', 'beta': 0.1}, False),
   ],
-  ids=['default', 'two_envs_three_steps', 'four_updates', 'half_an_update', 'prior_in_replay'],
+  ids=['default', 'prefill', 'two_envs_three_steps', 'half_an_update', 'two_updates_prior_in_replay'],
 )
-@pytest.mark.parametrize('prefill', [False, True])
 def test_replay_is_written_in_place(changes, prefill):
   num_rows = 5003  # a number that occurs nowhere else
   config = dataclasses.replace(BASE, **changes)
@@ -318,21 +319,22 @@ def test_deep_sea_of_size_ten_is_solved_within_400_episodes():
 
 
 VARIANTS = {
-  'four_updates': {'update_ratio': 4.0},
-  'half_an_update': {'update_ratio': 0.5},
-  'two_environments': {'num_envs': 2, 'replay_capacity': 98},
-  'two_environments_half_an_update': {'num_envs': 2, 'update_ratio': 0.25},
-  'three_steps': {'n_step': 3},
-  'sampled': {'update_indices': '3', 'reference_distribution': 'gaussian'},
-  'dependent': {'update_indices': '3', 'target_index': 'dependent'},
-  'optimistic': {'act_num_indices': 4, 'target_num_indices': 4, 'optimism_quantile': 0.8},
+  'four_updates_sampled': {'update_ratio': 4.0, 'update_indices': '3', 'reference_distribution': 'gaussian'},
+  'half_an_update_dependent_one_hot_three_steps_quantile': {
+    'update_ratio': 0.5,
+    'update_indices': '3',
+    'target_index': 'dependent',
+    'reference_distribution': 'one_hot',
+    'n_step': 3,
+    'act_num_indices': 4,
+    'optimism_quantile': 0.8,
+  },
   'orthogonal_noise_prior_in_replay': {
     'sigma': 0.1,
     'perturbation_distribution': 'orthogonal',
     'prior_storage': 'replay',
     'beta': 0.1,
   },
-  'one_hot': {'reference_distribution': 'one_hot', 'prng_impl': 'rbg'},
 }
 
 
@@ -353,21 +355,18 @@ def test_every_variant_runs_and_updates_as_often_as_it_should(changes):
   assert not np.allclose(state.learner.params['head'], before['head'], atol=1e-6)
 
 
-@pytest.mark.parametrize('changes', [{'min_replay': 1, 'n_step': 5}, {'min_replay': 3, 'n_step': 3}])
-def test_learning_never_starts_on_an_empty_replay(changes):
-  """Either the configuration is refused, or no update is done before there is a transition to draw."""
+def test_learning_never_starts_on_an_empty_replay():
+  """Either the configuration is refused, or nothing is learnt before there is a transition to draw."""
+  config = dataclasses.replace(BASE, min_replay=1, n_step=5)
   try:
-    config = dataclasses.replace(BASE, **changes)
     runner = make(config)
-  except ValueError:
+  except ConfigError:
     return
-  state = runner.init([0], env_params([0]))
+  state = runner.prefill(runner.init([0], env_params([0])), steps_for(config.min_replay, SIZE))
+  num_transitions = int(parts(config)[1].size(select_seed(state, 0).carry.replay))
   before = snapshot(state.learner.params)
-  state = runner.prefill(state, steps_for(config.min_replay, SIZE))
-  sizes = int(parts(config)[1].size(select_seed(state, 0).carry.replay))
-  state = runner.run(state, 1)
-  same = all(itertools.starmap(np.array_equal, zip(*map(jax.tree.leaves, (before, snapshot(state.learner.params))))))
-  assert sizes > 0 or same
+  after = snapshot(runner.run(state, 1).learner.params)
+  assert num_transitions > 0 or np.array_equal(before['head'], after['head'])
 
 
 # ----------------------------------------------------------------------------------------------------------- statistics
@@ -386,12 +385,16 @@ def test_returns_and_episodes_are_counted_per_run():
 
 
 def test_the_first_loss_that_is_not_finite_is_reported():
-  runner = make(dataclasses.replace(BASE, learning_rate=1e30, adam_eps=1e-30))
-  state = runner.run(start(runner, [0]), 30)
-  first = int(state.statistics.nonfinite_step[0])
-  assert 11 < first < 41
-  state = runner.run(state, 5)
-  assert int(state.statistics.nonfinite_step[0]) == first
+  runner = make()
+  state = runner.run(start(runner, [0, 1]), 5)
+  np.testing.assert_array_equal(state.statistics.nonfinite_step, [-1, -1])
+  # Seed 1 goes wrong.
+  head = state.learner.params['head'].at[1].set(np.nan)
+  learner = state.learner._replace(params={**state.learner.params, 'head': head})
+  state = runner.place(state._replace(carry=state.carry._replace(learner=learner)))
+  for _ in range(2):
+    state = runner.run(state, 3)
+    np.testing.assert_array_equal(state.statistics.nonfinite_step, [-1, 16])
 
 
 @pytest.mark.parametrize('episode_length', [1, 4, 7])
@@ -406,7 +409,7 @@ def test_steps_for_counts_the_first_steps_of_all_episodes(episode_length):
 
 def test_unknown_seed_axis_is_refused():
   agent, replay, _ = parts(BASE)
-  with pytest.raises(ValueError, match='seed_axis=.pmap.: must be map or vmap'):
+  with pytest.raises(ValueError, match=r'seed_axis=.pmap.: must be map or vmap'):
     make_runner(agent, deep_sea.make_deep_sea(SIZE), replay, BASE, seed_axis='pmap')
 
 
