@@ -10,14 +10,14 @@ import dataclasses
 import io
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
-from experiments import figures
 from experiments import run as run_lib
 from experiments.run import OutputConfig, RunConfig
 from experiments.training import Files, History, Task, train
@@ -47,6 +47,7 @@ class DeepSeaConfig:
 config.define_flags(presets.deep_sea(), skip=_NOT_FLAGS)
 for _settings in (RunConfig(), OutputConfig(), DeepSeaConfig()):
   config.define_flags(_settings)
+flags.adopt_module_key_flags(config)  # so that --help lists them
 
 
 def make_agent(name: str, agent_config: HyperAgentConfig) -> Agent:
@@ -119,7 +120,7 @@ class Snapshots:
     self._folder = folder
     self._size = agent_config.grid_size
     self._observations = deep_sea_observations(self._size)[:-1]
-    self._variance = reference.second_moment - reference.mean**2
+    self._reference = reference
     self._posterior = jax.jit(jax.vmap(agent.posterior, in_axes=(None, 0)))
 
   @staticmethod
@@ -133,6 +134,9 @@ class Snapshots:
       return
     seed = select_seed(state, 0)
     q = jax.device_get(self._posterior(seed.learner, jnp.asarray(self._observations)))
+    # With f the factor: E <f, xi> = mean sum(f), E <f, xi>^2 = v |f|^2.
+    shift = self._reference.mean * q.factor.sum(axis=-1)
+    variance = self._reference.second_moment * np.square(q.factor).sum(axis=-1) - shift**2
     ring = np.asarray(seed.carry.replay.rows.observation)[: int(seed.carry.replay.num_added)]
     visits = np.bincount(ring.ravel(), minlength=self._size**2 + 1)[self._observations]
     data = io.BytesIO()
@@ -140,8 +144,8 @@ class Snapshots:
       data,
       observation=self._observations,
       visits=visits,
-      mean=q.mean,
-      std=np.sqrt(self._variance) * np.linalg.norm(q.factor, axis=-1),
+      mean=q.mean + shift,
+      std=np.sqrt(np.maximum(variance, 0.0)),
       right_action=np.asarray(seed.env_params.right_action),
       env_step=interactions,
       episode=episodes,
@@ -172,7 +176,7 @@ def open_results(
   if not any(newest.values()):
     damaged = next((folder / 'checkpoints').glob('*/*'), None)
     why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
-    raise ConfigError(f'--resume: {folder}: {why}')
+    raise ConfigError(f'--resume: {folder}: {why}; delete the folder or start in another')
   length = 0
   for size, found in newest.items():
     interactions = 0
@@ -186,6 +190,13 @@ def open_results(
 
 def _checkpoints(folder: pathlib.Path, size: int) -> str:
   return str(folder / 'checkpoints' / f'size_{size}')
+
+
+def open_tensorboard(output: OutputConfig, folder: pathlib.Path, size: int) -> metrics.TensorBoard:
+  """A size's events; on resuming, those after its newest whole checkpoint are void."""
+  found = checkpoint.latest(_checkpoints(folder, size)) if output.resume else None
+  purge_step = found[1]['record']['interactions'] + 1 if found else 0 if output.resume else None
+  return metrics.TensorBoard(str(folder / 'tensorboard' / f'size_{size}'), output.tensorboard, purge_step)
 
 
 def finished_history(folder: pathlib.Path, size: int) -> History | None:
@@ -222,29 +233,48 @@ def read_settings() -> tuple[HyperAgentConfig, RunConfig, OutputConfig, DeepSeaC
     raise ConfigError(f'--size={",".join(map(str, env.size))}: must name one or more different sizes')
   agent_config = config.from_flags(presets.deep_sea(max(env.size)))
   config.validate(agent_config)
+  if agent_config.min_replay > run.max_episodes * min(env.size):
+    raise ConfigError(f'--min_replay={agent_config.min_replay}: must be at most --max_episodes times --size')
   return agent_config, run, output, env
+
+
+def import_figures() -> Callable[[str], list[str]]:
+  """`figures.draw_all`, looked up before training so that a missing package is known before.
+
+  Raises:
+    ConfigError: if matplotlib or pillow is not installed.
+  """
+  try:
+    from experiments import figures
+  except ImportError as e:
+    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  return figures.draw_all
 
 
 def main() -> None:
   """Trains all sizes in turn, prints the table and draws the figures."""
   agent_config, run, output, env = read_settings()
-  run_lib.set_num_devices(output.num_devices)
+  draw_all = import_figures() if output.figures else None
+  run_lib.set_num_devices(output.num_devices, run.num_seeds)
   settings = run_lib.settings_of(agent_config, run, env)
   folder = run_lib.open_folder(output, 'deep_sea', settings)
   results = open_results(output, env, folder, settings)
-  tensorboard = metrics.TensorBoard(str(folder / 'tensorboard'), output.tensorboard)
-  files = Files(folder, results, tensorboard, settings, run_lib.Signals(), metrics.Progress())
+  signals, progress = run_lib.Signals(), metrics.Progress()
   histories = {}
   try:
     for size in env.size:
       done = finished_history(folder, size) if output.resume else None
-      histories[size] = done or train_size(size, agent_config, env, run, output, files)
+      if done is None:
+        tensorboard = open_tensorboard(output, folder, size)
+        files = Files(folder, results, tensorboard, settings, signals, progress)
+        done = train_size(size, agent_config, env, run, output, files)
+        tensorboard.close()
+      histories[size] = done
   finally:
     results.close()
-    tensorboard.close()
   print(table(histories, run.num_seeds))
-  if output.figures:
-    for path in figures.draw_all(str(folder)):
+  if draw_all is not None:
+    for path in draw_all(str(folder)):
       print(path)
   print(f'results: {folder}')
 

@@ -107,7 +107,7 @@ def _scales(moments: Sequence[Row]) -> list[tuple[str, str, str, Normalize, str]
   title = 'Value of moving right:\nposterior std' + log * ' (log scale)'
   spread = LogNorm(thin, wide) if log else Normalize(0, max(wide, 1e-6))
   return [
-    ('visits', 'Visits so far\n(grey: never visited)', 'viridis', LogNorm(1, max(visits, 2)), 'neither'),
+    ('visits', 'Visits in replay\n(grey: none)', 'viridis', LogNorm(1, max(visits, 2)), 'neither'),
     ('value', 'Value of the greedy action:\nposterior mean', 'cividis', value, 'both'),
     ('spread', title, 'plasma', spread, 'both' if log else 'max'),
   ]

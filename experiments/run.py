@@ -34,13 +34,15 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
-  """Settings that do not change what is computed, and may differ when a run is resumed."""
+  """Settings that may differ when a run is resumed."""
 
   output_dir: str = field('', "Folder of the run's files; by default a new one under runs/.")
   resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
-  num_devices: int = field(0, 'Devices to spread seeds over; 0: all, on CPU one per core.', low=0)
+  num_devices: int = field(
+    0, 'Devices to spread seeds over, of which as many serve as divide num_seeds; 0: all.', low=0
+  )
 
 
 class StoppedBySignal(Exception):
@@ -104,8 +106,10 @@ def start_main(main: Callable[[], None], program: str) -> None:
   app.run(guarded, flags_parser=parse)
 
 
-def set_num_devices(num_devices: int) -> None:
+def set_num_devices(num_devices: int, num_seeds: int) -> None:
   """Makes a device of each CPU core, so that seeds run in parallel; other platforms have theirs.
+
+  Warns where seeds cannot be spread evenly, since then some devices stay idle.
 
   Raises:
     ConfigError: if more devices are asked for than there are.
@@ -115,6 +119,10 @@ def set_num_devices(num_devices: int) -> None:
   available = len(jax.local_devices())
   if num_devices > available:
     raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
+  wanted = min(num_devices or available, num_seeds)
+  used = max(n for n in range(1, wanted + 1) if num_seeds % n == 0)
+  if used < wanted:
+    warn(f'--num_seeds={num_seeds}: spread over {used} of {wanted} devices; a multiple of {wanted} would use all')
 
 
 def devices(num_devices: int) -> list[jax.Device]:

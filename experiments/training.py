@@ -101,16 +101,18 @@ def train(
 
   before, saved_at, compiled = history.seconds - started, _interactions(state, task), False
   while not history.finished:
+    last = _interactions(state, task)
+    history.iteration = last // run.eval_period + 1
     state, seconds = _advance(runner, state, task, history, run)
+    done = _interactions(state, task)
     _check_finite(state, task, files)
-    evaluate_and_write(task, runner, state, run, history, files, seconds)
+    evaluate_and_write(task, runner, state, run, history, files, (done - last) * len(task.seeds) / seconds)
     history.seconds = before + time.monotonic()
     if compiled:
       history.timed_seconds += seconds
-      history.timed_interactions += run.eval_period * len(task.seeds)
+      history.timed_interactions += (done - last) * len(task.seeds)
     compiled = True
 
-    done = _interactions(state, task)
     all_solved = len(history.solved) == len(task.seeds) and run.stop_when_solved
     history.finished = all_solved or done >= task.max_interactions
     _show(task, history, files, done, final=history.finished)
@@ -137,7 +139,7 @@ def _advance(
   runner: Runner, state: RunnerState, task: Task, history: History, run: RunConfig
 ) -> tuple[RunnerState, float]:
   """Trains to the next evaluation; returns also the seconds it took."""
-  target = steps_for(_per_env(task, run.eval_period * (history.iteration + 1)), task.episode_length)
+  target = steps_for(_per_env(task, run.eval_period * history.iteration), task.episode_length)
   start = time.monotonic()
   state = jax.block_until_ready(runner.run(state, target - int(state.step)))
   return state, time.monotonic() - start
@@ -148,18 +150,21 @@ def _check_finite(state: RunnerState, task: Task, files: Files) -> None:
   if not np.any(steps >= 0):
     return
   i = int(np.argmax(steps >= 0))
-  kept = checkpoint.latest(files.checkpoints(task))
-  stands = 'there is no checkpoint yet' if kept is None else f'the checkpoint of step {kept[0]} stands'
   raise FloatingPointError(
-    f'{task.name}: the loss of seed {task.seeds[i]} is not finite from time step {int(steps[i])} on; {stands}'
+    f'{task.name}: the loss of seed {task.seeds[i]} or its gradient is not finite from time step {int(steps[i])} on; '
+    f'{_stands(task, files)}'
   )
 
 
+def _stands(task: Task, files: Files) -> str:
+  kept = checkpoint.latest(files.checkpoints(task))
+  return 'there is no checkpoint yet' if kept is None else f'the checkpoint of step {kept[0]} stands'
+
+
 def evaluate_and_write(
-  task: Task, runner: Runner, state: RunnerState, run: RunConfig, history: History, files: Files, seconds: float
+  task: Task, runner: Runner, state: RunnerState, run: RunConfig, history: History, files: Files, step_rate: float
 ) -> None:
   """Evaluates all seeds and writes a row for each."""
-  history.iteration += 1
   returns = np.asarray(runner.evaluate(state).returns).mean(axis=1)  # [S]
   s = jax.device_get(state.statistics)
   history.num_episodes = [int(n) for n in s.num_episodes]
@@ -182,7 +187,7 @@ def evaluate_and_write(
         'eval_num_episodes': run.num_eval_episodes,
         'train_episode_return': f'{s.return_sum[i] / s.finished[i]:.6f}' if s.finished[i] else 'nan',
         'normalized_return': f'{returns[i] / task.best_return:.6f}',
-        'step_rate': f'{run.eval_period * len(task.seeds) / seconds:.0f}',
+        'step_rate': f'{step_rate:.0f}',
         **task.columns,
         'solved': int(str(seed) in history.solved),
         'loss': f'{s.loss_sum[i] / num_updates:.6g}',
@@ -197,12 +202,20 @@ def evaluate_and_write(
     'grad_norm': float(np.mean([float(r['grad_norm']) for r in rows])),
   }
   done = int(np.min(s.num_interactions))
-  files.tensorboard.write(done, {f'{task.name}/{k}': v for k, v in means.items()})
+  files.tensorboard.write(done, means)
   task.on_evaluation(state, history.iteration, int(s.num_interactions[0]), int(s.num_episodes[0]))
 
 
 def save(task: Task, state: RunnerState, history: History, files: Files) -> None:
-  """Saves a checkpoint of everything, the length of results.csv included."""
+  """Saves a checkpoint of everything, the length of results.csv included.
+
+  Raises:
+    FloatingPointError: if a parameter is not finite, as one big last step can make it before any loss shows it.
+  """
+  if not all(np.isfinite(x).all() for x in jax.tree.leaves(state.learner.params)):
+    raise FloatingPointError(
+      f'{task.name}: parameters are not finite at time step {int(state.step)}; {_stands(task, files)}'
+    )
   record = {
     'history': dataclasses.asdict(history),
     'results_length': files.results.length,

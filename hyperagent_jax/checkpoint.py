@@ -6,12 +6,15 @@ one piece; a checkpoint without one, or whose files differ from it, does not cou
 leaves the checkpoint before untouched.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import sys
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +92,11 @@ def _steps(folder: pathlib.Path) -> list[int]:
   return sorted({int(p.stem) for p in folder.iterdir() if p.stem.isdigit()}, reverse=True)
 
 
+def _has_manifest(folder: pathlib.Path, step: int) -> bool:
+  """Whether saving that checkpoint was finished; if not, the run was killed while saving it."""
+  return (folder / f'{step:012d}.json').exists()
+
+
 def _remove(folder: pathlib.Path, step: int) -> None:
   (folder / f'{step:012d}.json').unlink(missing_ok=True)
   for path in folder.glob(f'{step:012d}*'):  # with what orbax may have left behind when it was killed
@@ -98,6 +106,23 @@ def _remove(folder: pathlib.Path, step: int) -> None:
 def _first_line(e: BaseException) -> str:
   lines = str(e).strip().splitlines()
   return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+  """Nothing on standard error: when orbax fails, its threads print tracebacks beside the error that it raises."""
+  sys.stderr.flush()
+  kept = os.dup(2)
+  with open(os.devnull, 'wb') as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+  try:
+    yield
+  except BaseException:
+    time.sleep(0.5)  # threads still at work
+    raise
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
 
 
 def save(directory: str, step: int, state: Any, config: dict[str, Any], record: dict[str, Any]) -> None:
@@ -123,15 +148,17 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     if needed > free:
       raise OSError(f'it takes up to {needed >> 20} MiB and {free >> 20} MiB are free')
     _remove(folder, step)
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _silenced(), ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(path, arrays)
     whole = {'config': config, 'record': record, 'files': _checksums(path)}
     # The manifest comes last and at once: without it the checkpoint does not count.
     write_atomically(path.with_suffix('.json'), json.dumps(whole, indent=1).encode())
   except (OSError, ValueError, RuntimeError) as e:
     raise CheckpointError(f'{folder}: cannot save the checkpoint of step {step}: {_first_line(e)}') from e
-  for old in _steps(folder)[_KEEP:]:
-    _remove(folder, old)
+  finished = [s for s in _steps(folder) if s <= step and _has_manifest(folder, s)]
+  # What is newer was left by a run that was resumed before it.
+  for other in set(_steps(folder)) - set(finished[:_KEEP]):
+    _remove(folder, other)
 
 
 def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
@@ -183,11 +210,11 @@ def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[s
     warn: told of each damaged or partial checkpoint that is skipped.
 
   Returns:
-    What was saved, or None if there is no checkpoint.
+    What was saved, or None if saving one was never finished.
 
   Raises:
     ConfigError: if the checkpoint belongs to another configuration, naming the fields that differ.
-    CheckpointError: if there are checkpoints and none is whole.
+    CheckpointError: if there are finished checkpoints and all are damaged.
   """
   folder = pathlib.Path(directory).absolute()
   steps = _steps(folder)
@@ -200,7 +227,7 @@ def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[s
       continue
     check_config(str(path), manifest, config)
     return Restored(step, _read_state(path, like), manifest['record'])
-  if steps:
+  if any(_has_manifest(folder, step) for step in steps):
     raise CheckpointError(f'{folder}: no checkpoint there is whole')
   return None
 

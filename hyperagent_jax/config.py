@@ -91,7 +91,9 @@ class HyperAgentConfig:
 
   # The loop.
   num_envs: int = field(1, 'Environments E per seed.', low=1)
-  update_ratio: float = field(1.0, 'Updates per environment step: a whole number or a fraction 1/k.')
+  update_ratio: float = field(
+    1.0, 'Updates per time step, those that start an episode included: a whole number or a fraction 1/k.'
+  )
   min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1)
   replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2)
   prng_impl: str = field(

@@ -50,7 +50,7 @@ class Losses(NamedTuple):
   num_updates: Array  # [] int32
   loss: Array  # [] summed over the updates
   grad_norm: Array  # [] summed over the updates
-  finite: Array  # [] bool: whether every loss was finite
+  finite: Array  # [] bool: whether every loss and gradient was finite
 
 
 class Carry(NamedTuple):
@@ -153,7 +153,8 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     batch = replay.sample(state, bits)
     learner, metrics = agent.update(learner, batch, draws, replay_size=replay.size(state))
     loss = metrics['loss']
-    return learner, Losses(jnp.ones((), jnp.int32), loss, metrics['grad_norm'], jnp.isfinite(loss))
+    finite = jnp.isfinite(loss) & jnp.isfinite(metrics['grad_norm'])
+    return learner, Losses(jnp.ones((), jnp.int32), loss, metrics['grad_norm'], finite)
 
   def _updates(learner: LearnerState, state: ReplayState, draws: LearningDraws) -> tuple[LearnerState, Losses]:
     """The U updates of one step."""

@@ -72,6 +72,7 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
   def add(
     state: ReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
   ) -> ReplayState:
+    """Stores a time step [E]; `after` is a scalar that depends on all that was read from replay since the last one."""
     position = state.num_added % num_rows
     overwritten = jnp.sum(state.rows.step_type[position] != LAST)
     num_dropped = state.num_dropped + jnp.where(state.num_added >= num_rows, overwritten, 0)

@@ -56,7 +56,7 @@ class HyperQ(NamedTuple):
   """All action values of one state, for every index at once (Eq. 1: Q is affine in the index).
 
   Q(s, a, xi) = mean[a] + <factor[a], xi>, so the posterior's standard deviation of an action's value under a
-  reference distribution with second moment v I is sqrt(v) |factor[a]|.
+  zero-mean reference distribution with second moment v I is sqrt(v) |factor[a]|.
   """
 
   mean: Array  # [A]

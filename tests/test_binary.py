@@ -263,4 +263,18 @@ def test_figures_of_several_sizes_are_drawn(cache, tmp_path):
   assert done.returncode == 0, done.stderr
   for name in ('figure.png', 'posterior_size_4.png', 'posterior_size_5.gif'):
     assert (tmp_path / name).stat().st_size > 1000
-  assert list((tmp_path / 'tensorboard').glob('events*'))
+  assert list((tmp_path / 'tensorboard').glob('size_5/events*'))
+
+
+def test_help_lists_the_flags():
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.deep_sea', '--help'], cwd=ROOT, capture_output=True, text=True, timeout=120
+  )
+  for name in ('--size', '--num_seeds', '--update_indices', '--[no]resume'):
+    assert name in done.stdout
+
+
+def test_prefilling_counts_as_no_training_and_is_not_evaluated(cache, tmp_path):
+  done = run(cache, tmp_path / 'run', '--min_replay=250')
+  assert done.returncode == 0, done.stderr
+  assert [r['env_step'] for r in rows(tmp_path / 'run')[::2]] == ['300', '400', '500', '600', '700', '800', '900']
