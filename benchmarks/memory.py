@@ -62,7 +62,8 @@ def main(size: int, capacity: int, num_interactions: int) -> None:
   """Trains and prints the peak."""
   timing.use_all_cores()
   config = dataclasses.replace(ha.presets.deep_sea(size), replay_capacity=capacity)
-  setup = programs.make_setup(config, capacity=capacity)
+  # Filled, so that every page of the ring has been touched.
+  setup = programs.make_setup(config, capacity=capacity, fill=capacity)
   jax.block_until_ready(setup.runner.run(setup.state, ha.steps_for(num_interactions, size)))
   print(peak_bytes())
 

@@ -1,5 +1,6 @@
 """Whole programs that the benchmarks time: HyperAgent on DeepSea under either driver."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -91,13 +92,6 @@ def make_setup(
   return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
 
 
-def refill(setup: Setup, fill: int) -> Setup:
-  """The same programs, with replay filled by random actions until it holds `fill` interactions."""
-  size = setup.environment.episode_length
-  steps = ha.steps_for(fill, size) - ha.steps_for(setup.num_interactions, size)
-  return setup._replace(state=setup.runner.prefill(copy_state(setup), steps), num_interactions=fill)
-
-
 def copy_state(setup: Setup) -> ha.RunnerState:
   """A copy of a setup's state, to be donated."""
   return setup.runner.place(jax.tree.map(jnp.copy, setup.state))
@@ -121,8 +115,9 @@ def training(setup: Setup, chunk: int = CHUNK) -> Callable[[], Chunk]:
   return run
 
 
-def host_training(config: ha.HyperAgentConfig, chunk: int = CHUNK) -> Callable[[], Chunk]:
+def host_training(config: ha.HyperAgentConfig, chunk: int = CHUNK, fill: int = 128) -> Callable[[], Chunk]:
   """The same under the host driver, with bsuite's own DeepSea."""
+  config = dataclasses.replace(config, min_replay=fill)
   replay = ha.make_replay(CAPACITY, 1, config.n_step, config.discount)
   network = ha.make_network(config, num_actions=2)
   agent = ha.HostAgent(ha.make_hyperagent(network, ha.make_optimizer(config), config), replay, 2, config, seed=0)

@@ -20,7 +20,7 @@ _QUICK = flags.DEFINE_bool('quick', False, 'A rough look within a minute; writes
 _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of throughput.csv.')
 
 SIZES = (20, 100)
-_FILL = 20_000  # interactions in replay while parts are timed
+_FILL = 20_000  # interactions in replay before anything is timed
 EXACT_20, SAMPLED_20, TEN_SEEDS = 'size 20, 1 seed, exact', 'size 20, 1 seed, 20 indices', 'size 20, 10 seeds, exact'
 EXACT_100, HOST = 'size 100, 1 seed, exact', 'size 20, 1 seed, exact, host driver'
 # What two cores of an ordinary CPU should reach.
@@ -41,7 +41,7 @@ def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, C
   """Whole programs, each a case that returns environment steps of all seeds per second."""
   chunk = 300 if quick else programs.CHUNK
   config = setups[20].config
-  ten = programs.make_setup(config, num_seeds=10)
+  ten = programs.make_setup(config, num_seeds=10, fill=_FILL)
   each = {
     EXACT_20: setups[20],
     SAMPLED_20: programs.make_setup(dataclasses.replace(config, update_indices='20'), like=setups[20]),
@@ -53,13 +53,12 @@ def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, C
     for name, options in others.items():
       each[f'{TEN_SEEDS}, {name}'] = programs.make_setup(config, num_seeds=10, like=ten, **options)
   runs = {name: programs.training(setup, chunk) for name, setup in each.items()}
-  runs[HOST] = programs.host_training(config, chunk)
+  runs[HOST] = programs.host_training(config, chunk, _FILL)
   return {name: lambda run=run: run().speed for name, run in runs.items()}
 
 
 def make_parts(setup: programs.Setup, size: int, quick: bool) -> dict[str, Callable[[], float]]:
   """Parts of a step and the whole step of one seed, each a case that returns microseconds."""
-  setup = programs.refill(setup, _FILL)
   inputs = programs.make_inputs(setup)
   num_steps = (100 if quick else 400) if size > 50 else (200 if quick else 1000)
   cases = {}
@@ -124,7 +123,7 @@ def main(argv: list[str]) -> None:
   print(f'{hardware}\nMedians of several repeats; bars: what two cores of an ordinary CPU should reach.', flush=True)
   rows = []
   peak = None if quick else memory.peak_of_training(size=100, capacity=1_000_000, num_interactions=3_000)
-  setups = {n: programs.make_setup(ha.presets.deep_sea(n)) for n in SIZES}
+  setups = {n: programs.make_setup(ha.presets.deep_sea(n), fill=_FILL) for n in SIZES}
   measurements: list[tuple[str, Callable[[], list[Row]]]] = [
     ('Memory', lambda: memory_rows(peak)),
     ('Whole programs, environment steps of all seeds', lambda: program_rows(setups, quick)),
