@@ -75,12 +75,12 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
     position = state.num_added % capacity
     overwritten = jnp.sum(state.rows.step_type[position] != LAST)
     num_dropped = state.num_dropped + jnp.where(state.num_added >= capacity, overwritten, 0)
-    ready = state.num_added - config.n_step
-    start = ready % capacity
-    valid = (state.rows.step_type[start] != LAST) & (ready >= 0)  # [1]
-    slots = jnp.where(valid, state.num_pushed % capacity, capacity)
     row = _row(timestep, action, extras)
     rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), state.rows, row)
+    ready = state.num_added - config.n_step
+    start = ready % capacity
+    valid = (rows.step_type[start] != LAST) & (ready >= 0)  # [1]
+    slots = jnp.where(valid, state.num_pushed % capacity, capacity)
     starts = state.starts.at[slots].set(start, mode='drop')
     return ReplayState(rows, starts, state.num_added + 1, state.num_pushed + jnp.sum(valid), num_dropped)
 

@@ -30,9 +30,8 @@ def draw(setup: Setup, inputs: Inputs) -> Part:
 
   def body(i: Array, carry: Any, key: Any) -> Any:
     # A block starts where the last one says, which is always the same place.
-    steps = i * BLOCK + jnp.arange(BLOCK) + jnp.isnan(carry[0].update.index_t[0, 0, 0, 0, 0])
-    learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(key, steps)
-    return learning, jax.vmap(interaction.draw_acting, in_axes=(None, 0))(key, steps + 1)
+    step = i * BLOCK + jnp.isnan(carry[0].update.index_t[0, 0, 0, 0, 0])
+    return interaction.draw_block(key, step, BLOCK)
 
   return body, (inputs.learning, inputs.acting), inputs.state.key
 

@@ -154,9 +154,7 @@ def make_inputs(setup: Setup) -> Inputs:
 
   @jax.jit
   def stacks(state: ha.RunnerState) -> Any:
-    steps = jnp.arange(BLOCK)
-    learning = jax.vmap(interaction.draw_learning, in_axes=(None, 0))(state.key, steps)
-    acting = jax.vmap(interaction.draw_acting, in_axes=(None, 0))(state.key, steps)
+    learning, acting = interaction.draw_block(state.key, jnp.zeros((), jnp.int32), BLOCK)
     batches = jax.vmap(lambda bits: setup.replay.sample(state.carry.replay, bits[0]))(learning.replay)
     updates = tree_index(learning.update, (slice(None), 0))
     return episode(setup, state.env_params), learning, acting, batches, updates
