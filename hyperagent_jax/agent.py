@@ -81,7 +81,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
 
   def init_actor(key: PRNGKey) -> ActorState:
     index = reference.sample(key, config.act_num_indices)
-    noise_block = jnp.zeros((dim if noise_in_blocks else 0, dim))
+    noise_block = jnp.zeros((dim, dim)) if noise_in_blocks else None
     return ActorState(index, noise_block, jnp.zeros((), jnp.int32))
 
   # ------------------------------------------------------------------------------------------------------------- act
@@ -106,7 +106,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
       new = new | (draws.redraw < 1.0 - config.discount)
     return new
 
-  def next_noise(actor: ActorState, draws: ActDraws) -> tuple[Array, Array | None]:
+  def next_noise(actor: ActorState, draws: ActDraws) -> tuple[Array | None, Array | None]:
     """The actor's block of perturbations and this transition's z; orthogonal ones are dealt row by row."""
     if not noise_in_blocks:
       return actor.noise_block, draws.noise

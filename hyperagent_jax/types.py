@@ -103,7 +103,7 @@ class ActorState(NamedTuple):
   """The posterior samples that the actor follows."""
 
   index: Array  # [K, M]
-  noise_block: Array  # [M, M] rows still to be handed out by the orthogonal perturbation, else [0, M]
+  noise_block: Array | None  # [M, M] whose rows the orthogonal perturbation deals out; None for any other
   num_acts: Array  # [] int32
 
 
