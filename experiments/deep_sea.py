@@ -22,9 +22,8 @@ from experiments import run as run_lib
 from experiments.run import OutputConfig, RunConfig
 from experiments.training import Files, History, Task, train
 from hyperagent_jax import checkpoint, config, metrics, presets
-from hyperagent_jax.agent import make_hyperagent, make_optimizer
+from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
-from hyperagent_jax.distributions import make_reference
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.networks import deep_sea_observations, make_network
 from hyperagent_jax.replay import make_replay
@@ -111,16 +110,10 @@ class Snapshots:
   """Saves the first seed's posterior and visit counts now and then, for the heat maps."""
 
   def __init__(self, folder: pathlib.Path, agent: Agent, agent_config: HyperAgentConfig):
-    reference = make_reference(
-      agent_config.reference_distribution,
-      agent_config.index_dim,
-      agent_config.num_nonzero,
-      agent_config.unit_variance_index,
-    )
     self._folder = folder
     self._size = agent_config.grid_size
     self._observations = deep_sea_observations(self._size)[:-1]
-    self._reference = reference
+    self._reference = reference_of(agent_config)
     self._posterior = jax.jit(jax.vmap(agent.posterior, in_axes=(None, 0)))
 
   @staticmethod

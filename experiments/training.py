@@ -99,12 +99,12 @@ def train(
   else:
     state = runner.prefill(state, steps_for(_per_env(task, task.min_replay), task.episode_length))
 
-  before, saved_at, compiled = history.seconds - started, _interactions(state, task), False
+  before, saved_at, compiled = history.seconds - started, _interactions(state), False
   while not history.finished:
-    last = _interactions(state, task)
+    last = _interactions(state)
     history.iteration = last // run.eval_period + 1
     state, seconds = _advance(runner, state, task, history, run)
-    done = _interactions(state, task)
+    done = _interactions(state)
     _check_finite(state, task, files)
     evaluate_and_write(task, runner, state, run, history, files, (done - last) * len(task.seeds) / seconds)
     history.seconds = before + time.monotonic()
@@ -130,7 +130,7 @@ def _per_env(task: Task, interactions: int) -> int:
   return -(-interactions // task.num_envs)
 
 
-def _interactions(state: RunnerState, task: Task) -> int:
+def _interactions(state: RunnerState) -> int:
   """Interactions of the seed that has fewest."""
   return int(np.min(jax.device_get(state.statistics.num_interactions)))
 

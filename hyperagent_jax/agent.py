@@ -12,7 +12,7 @@ import optax
 
 from hyperagent_jax import losses
 from hyperagent_jax.config import HyperAgentConfig, validate
-from hyperagent_jax.distributions import haar_orthogonal, make_perturbation, make_reference
+from hyperagent_jax.distributions import Distribution, haar_orthogonal, make_perturbation, make_reference
 from hyperagent_jax.optimizers import clipped_adam
 from hyperagent_jax.types import (
   ActorState,
@@ -50,6 +50,11 @@ def make_optimizer(config: HyperAgentConfig) -> optax.GradientTransformation:
   return clipped_adam(config.learning_rate, config.adam_eps, config.max_grad_norm)
 
 
+def reference_of(config: HyperAgentConfig) -> Distribution:
+  """The configured reference distribution of the index."""
+  return make_reference(config.reference_distribution, config.index_dim, config.num_nonzero, config.unit_variance_index)
+
+
 def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, config: HyperAgentConfig) -> Agent:
   """HyperAgent as pure functions (sections 3-4 of the paper; Eq. 2-4, 8-10).
 
@@ -67,7 +72,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
   """
   validate(config)
   dim = config.index_dim
-  reference = make_reference(config.reference_distribution, dim, config.num_nonzero, config.unit_variance_index)
+  reference = reference_of(config)
   perturbation = make_perturbation(config.perturbation_distribution, dim, config.num_nonzero)
   noise_in_blocks = config.sigma > 0 and config.perturbation_distribution == 'orthogonal'
 
