@@ -186,6 +186,20 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     scale = config.beta / jnp.maximum(replay_size, 1).astype(jnp.float32)
     return scale * network.regularizer(params, reference.mean, reference.second_moment)
 
+  def gradient_penalty(params: Params, prior: Params, batch: Transition, index: Array | None) -> Array | float:
+    """Weighted |d/d(params) of (1/B) sum_b E_xi Q(s_b, a_b, xi)|^2, as the published code has it for Atari."""
+    if config.gradient_penalty == 0:
+      return 0.0
+
+    def value(params: Params, transition: Transition, index: Array | None) -> Array:
+      prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
+      q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
+      index_mean = jnp.full((dim,), reference.mean) if index is None else jnp.mean(index, axis=0)
+      return jnp.sum(q_tm1.at(index_mean) * jax.nn.one_hot(transition.a_tm1, q_tm1.mean.shape[0]))
+
+    mean_value = lambda params: jnp.mean(jax.vmap(value, in_axes=(None, 0, 0))(params, batch, index))
+    return config.gradient_penalty * jnp.square(optax.tree.norm(jax.grad(mean_value)(params)))
+
   def update(
     learner: LearnerState, batch: Transition, key: PRNGKey | UpdateDraws, replay_size: Array | None = None
   ) -> tuple[LearnerState, dict[str, Array]]:
@@ -198,7 +212,8 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
 
     def batch_loss(params: Params) -> Array:
       each = jax.vmap(loss, in_axes=(None, None, 0, 0, 0))(params, learner.prior, batch, y0, draws.index)  # [B]
-      return jnp.mean(each) + regularization(params, replay_size)
+      penalty = gradient_penalty(params, learner.prior, batch, draws.index)
+      return jnp.mean(each) + regularization(params, replay_size) + penalty
 
     value, grads = jax.value_and_grad(batch_loss)(learner.params)
     updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)

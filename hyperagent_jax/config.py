@@ -28,18 +28,35 @@ class HyperAgentConfig:
   """Every number of HyperAgent; the defaults are the DeepSea column of Table 5 as the published code has it."""
 
   # The network.
-  torso: str = field('deep_sea', 'Torso of the network and of its prior.', choices=('deep_sea', 'mlp'))
+  torso: str = field(
+    'deep_sea', 'Torso of the network and of its prior.', choices=('deep_sea', 'mlp', 'nature', 'data_efficient')
+  )
   grid_size: int = field(20, 'Side N of the grid that integer observations code (deep_sea torso).', low=2)
   hidden_sizes: tuple[int, ...] = field((64, 64), 'Widths of the hidden layers.', low=1)
   index_dim: int = field(4, 'Index dimension M.', low=1)
   posterior_scale: float = field(1.0, 'Weight c_post of the trained part of Q.', low=0.0)
   prior_scale: float = field(10.0, 'Weight c_prior of the fixed prior.', low=0.0)
-  prior_std: float = field(1.0, 'Length of the rows of A0 and of the vectors b and b0 at initialisation.', low=0.0)
+  prior_std: float = field(1.0, 'Length of the rows of A0 and, on the sphere, of b and b0 at initialisation.', low=0.0)
+  bias_init: str = field(
+    'sphere',
+    'How b and b0 are drawn: uniformly on a sphere of radius prior_std, or as Glorot normal matrices.',
+    choices=('sphere', 'glorot'),
+  )
   prior_storage: str = field(
     'table',
     "Where prior values are kept: a table over all states (deep_sea torso), or 'replay', beside each stored state.",
     choices=('table', 'replay'),
   )
+  pixel_divisor: float = field(255.0, 'What pixels are divided by (screen torsos).')
+  normalize_features: bool = field(
+    False, 'Scale convolutional features to [0, 1] by their minimum and maximum (screen torsos).'
+  )
+  convolution_method: str = field(
+    'auto',
+    'How convolutions are computed, the same numbers to rounding; auto: as products on CPU, convolutions elsewhere.',
+    choices=('auto', 'products', 'convolutions'),
+  )
+  compute_dtype: str = field('float32', 'Number format of the convolutions.', choices=('float32', 'bfloat16'))
 
   # The distributions.
   reference_distribution: str = field('sphere', 'Distribution of the index xi.', choices=distributions.REFERENCES)
@@ -69,6 +86,13 @@ class HyperAgentConfig:
   n_step: int = field(1, 'Steps n of the return.', low=1)
   sigma: float = field(0.0, 'Scale of the perturbation in the target.', low=0.0)
   beta: float = field(0.0, "Weight of the prior regularisation, divided by the replay's size.", low=0.0)
+  mean_regularizer: bool = field(False, 'Divide the prior regularisation by actions times features.')
+  gradient_penalty: float = field(
+    0.0, "Weight of the squared norm of the gradient of the mini-batch's mean action value.", low=0.0
+  )
+  max_abs_reward: float = field(
+    0.0, 'Rewards are clipped to [-x, x] for learning, not in what is reported; 0: not at all.', low=0.0
+  )
 
   # Acting.
   act_resampling: str = field(
@@ -96,6 +120,9 @@ class HyperAgentConfig:
   )
   min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1)
   replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2)
+  frame_stack: int = field(
+    1, 'Frames of an observation, stored once each; 1: observations are stored as they are.', low=1
+  )
   prng_impl: str = field(
     'threefry2x32',
     'Pseudo-random generator. Only of threefry2x32 do the numbers not depend on how steps and seeds are batched.',
@@ -194,7 +221,7 @@ def validate(config: HyperAgentConfig) -> None:
     raise ConfigError(
       f'--target_num_indices={c.target_num_indices} --target_index=dependent: optimism needs independent targets'
     )
-  for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps'):
+  for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps', 'pixel_divisor'):
     if getattr(c, name) <= 0:
       raise ConfigError(f'--{name}={getattr(c, name)}: must be above 0')
   per_step = c.update_ratio * c.num_envs
@@ -210,9 +237,11 @@ def validate(config: HyperAgentConfig) -> None:
     )
   if c.min_replay > c.replay_capacity:
     raise ConfigError(f'--min_replay={c.min_replay}: must be at most replay_capacity={c.replay_capacity}')
-  if c.replay_capacity // c.num_envs < c.n_step + 2:
+  rows = c.n_step + c.frame_stack + 1  # one whole transition with its stacks
+  if c.replay_capacity // c.num_envs < rows:
     raise ConfigError(
-      f'--replay_capacity={c.replay_capacity}: must be at least num_envs * (n_step + 2) = {c.num_envs * (c.n_step + 2)}'
+      f'--replay_capacity={c.replay_capacity}: must be at least num_envs * (n_step + frame_stack + 1) = '
+      f'{c.num_envs * rows}'
     )
   if c.prior_storage == 'table' and c.torso != 'deep_sea':
     raise ConfigError(f'--prior_storage=table: the {c.torso} torso has no enumerable states; must be replay')
@@ -252,14 +281,14 @@ def define_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS, skip:
 
 
 def from_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS) -> Any:
-  """`config` with every field that has a flag set to the flag's value.
+  """`config` with the fields whose flags were given on the command line set to the flags' values.
 
   Raises:
     ConfigError: if a list flag does not hold whole numbers.
   """
   changes = {}
   for f in dataclasses.fields(config):
-    if f.name not in flag_values:
+    if f.name not in flag_values or not flag_values[f.name].present:
       continue
     value = flag_values[f.name].value
     if isinstance(getattr(config, f.name), tuple):

@@ -1,4 +1,4 @@
-"""Torsos, the linear hypermodel head, the fixed prior, and `make_network` which joins them (section 2, Eq. 1 and 10).
+"""The linear hypermodel head, the fixed prior, and `make_network` which joins them to a torso (section 2, Eq. 1, 10).
 
     Q(s, a, xi) = c_post <A_a xi + b_a, phi_w(s)>  +  c_prior <A0_a xi + b0_a, phi0_{w0}(s)>
 
@@ -9,67 +9,19 @@ gives mean and factor of every action. The hypermodel generates last-layer weigh
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.torsos import (
+  DATA_EFFICIENT,
+  NATURE,
+  DeepSeaTorso,
+  MLPTorso,
+  ScreenTorso,
+  deep_sea_observations,
+  deep_sea_row,
+  glorot_normal,
+)
 from hyperagent_jax.types import Array, HyperQ, Network, Params, PRNGKey
-
-# Untruncated, as in the published code.
-glorot_normal = nn.initializers.variance_scaling(1.0, 'fan_avg', 'normal')
-
-
-def deep_sea_row(observation: Array, size: int) -> Array:
-  """The look-up row of a DeepSea state: its rank among the N (N + 1) / 2 reachable cells.
-
-  A cell row * N + column is reachable where column <= row. Anything else, such as the code N^2 of the all-zero
-  observation, maps to the rank one past the end, which look-ups with `mode='fill'` answer with zeros.
-  """
-  row, column = observation // size, observation % size
-  num_cells = size * (size + 1) // 2
-  return jnp.where((row < size) & (column <= row), row * (row + 1) // 2 + column, num_cells)
-
-
-def deep_sea_observations(size: int) -> np.ndarray:
-  """The integer observation of every look-up row in order, and last the all-zero observation's, N^2."""
-  row, column = np.tril_indices(size)
-  return np.append(row * size + column, size * size).astype(np.int32)
-
-
-class DeepSeaTorso(nn.Module):
-  """An MLP on the one-hot N x N observation, given as an integer: the first layer is a row look-up.
-
-  Only reachable cells have a row. Unreachable inputs are never 1, so leaving them out is exact; the initial variance
-  2 / (N^2 + H) is that of the whole N^2 x H Glorot matrix.
-  """
-
-  size: int
-  hidden_sizes: tuple[int, ...]
-
-  @nn.compact
-  def __call__(self, observation: Array) -> Array:  # [] int32 -> [H]
-    """Features of one state."""
-    width = self.hidden_sizes[0]
-    init = nn.initializers.normal((2.0 / (self.size**2 + width)) ** 0.5)
-    rows = self.param('rows', init, (self.size * (self.size + 1) // 2, width))
-    bias = self.param('bias', nn.initializers.zeros, (width,))
-    x = nn.relu(rows.at[deep_sea_row(observation, self.size)].get(mode='fill', fill_value=0.0) + bias)
-    for width in self.hidden_sizes[1:]:
-      x = nn.relu(nn.Dense(width, kernel_init=glorot_normal)(x))
-    return x
-
-
-class MLPTorso(nn.Module):
-  """An MLP on the flattened observation, ReLU after every layer."""
-
-  hidden_sizes: tuple[int, ...]
-
-  @nn.compact
-  def __call__(self, observation: Array) -> Array:  # [...] -> [H]
-    """Features of one observation."""
-    x = jnp.ravel(observation).astype(jnp.float32)
-    for width in self.hidden_sizes:
-      x = nn.relu(nn.Dense(width, kernel_init=glorot_normal)(x))
-    return x
 
 
 def _unit_rows(key: PRNGKey, num: int, dim: int) -> Array:
@@ -81,8 +33,8 @@ class LinearHypermodel(nn.Module):
   """A torso and a head whose weights are affine in the index.
 
   The trained part (`is_prior=False`) draws A from a normal of variance 2 / (A H + M), the prior each row of A0 in R^M
-  uniformly on the sphere of radius prior_std. Both draw b, flattened over actions and features, uniformly on the
-  sphere of radius prior_std.
+  uniformly on the sphere of radius prior_std. Both draw b alike: `bias_init='sphere'` flattened over actions and
+  features, uniformly on the sphere of radius prior_std; 'glorot' as a Glorot normal A x H matrix.
   """
 
   torso: nn.Module
@@ -90,6 +42,7 @@ class LinearHypermodel(nn.Module):
   index_dim: int
   prior_std: float
   is_prior: bool
+  bias_init: str = 'sphere'
 
   @nn.compact
   def __call__(self, observation: Array) -> HyperQ:
@@ -106,8 +59,11 @@ class LinearHypermodel(nn.Module):
       a = self.prior_std * _unit_rows(key_a, num_rows, self.index_dim)
     else:
       a = (2.0 / (num_rows + self.index_dim)) ** 0.5 * jax.random.normal(key_a, (num_rows, self.index_dim))
-    b = self.prior_std * _unit_rows(key_b, 1, num_rows)
-    return jnp.concatenate([b.T, a], axis=1).reshape(num_features, self.num_actions, 1 + self.index_dim)
+    if self.bias_init == 'glorot':
+      b = glorot_normal(key_b, (num_features, self.num_actions)).reshape(num_rows, 1)
+    else:
+      b = self.prior_std * _unit_rows(key_b, 1, num_rows).T
+    return jnp.concatenate([b, a], axis=1).reshape(num_features, self.num_actions, 1 + self.index_dim)
 
 
 def scale(q: HyperQ, c: float) -> HyperQ:
@@ -127,11 +83,29 @@ def head_regularizer(head: Array, index_mean: Array, second_moment: Array) -> Ar
   return jnp.sum(jnp.square(b)) + cross + second_moment * jnp.sum(jnp.square(a))
 
 
+def make_torso(config: HyperAgentConfig) -> nn.Module:
+  """The configured torso: a Flax module from one observation to its features [H]."""
+  match config.torso:
+    case 'deep_sea':
+      return DeepSeaTorso(config.grid_size, config.hidden_sizes)
+    case 'mlp':
+      return MLPTorso(config.hidden_sizes)
+  layers = NATURE if config.torso == 'nature' else DATA_EFFICIENT
+  return ScreenTorso(
+    layers,
+    config.hidden_sizes,
+    config.pixel_divisor,
+    config.normalize_features,
+    config.convolution_method,
+    config.compute_dtype,
+  )
+
+
 def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
   """The linear hypermodel with its fixed prior (Eq. 1, 10).
 
   Args:
-    config: reads torso, grid_size, hidden_sizes, index_dim, posterior_scale, prior_scale, prior_std, prior_storage.
+    config: reads the fields under "The network".
     num_actions: A, at least 1.
 
   Returns:
@@ -140,11 +114,8 @@ def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
   """
 
   def make_module(is_prior: bool) -> nn.Module:
-    if config.torso == 'deep_sea':
-      torso: nn.Module = DeepSeaTorso(config.grid_size, config.hidden_sizes)
-    else:
-      torso = MLPTorso(config.hidden_sizes)
-    return LinearHypermodel(torso, num_actions, config.index_dim, config.prior_std, is_prior)
+    torso = make_torso(config)
+    return LinearHypermodel(torso, num_actions, config.index_dim, config.prior_std, is_prior, config.bias_init)
 
   posterior, prior_network = make_module(is_prior=False), make_module(is_prior=True)
   in_table = config.prior_storage == 'table'
@@ -175,6 +146,8 @@ def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
     return hyper_q(params, observation, prior_q).at(index)
 
   def regularizer(params: Params, index_mean: Array, second_moment: Array) -> Array:
-    return head_regularizer(params['head'], index_mean, second_moment)
+    r = head_regularizer(params['head'], index_mean, second_moment)
+    num_features, num_actions = params['head'].shape[:2]
+    return r / (num_features * num_actions) if config.mean_regularizer else r
 
   return Network(init, cache, hyper_q, q, regularizer, in_table)
