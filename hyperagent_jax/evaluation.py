@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey
+from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey, batched
 
 
 class Episodes(NamedTuple):
@@ -22,24 +22,27 @@ def make_evaluator(
   """Evaluation by `num_episodes` whole episodes, run side by side.
 
   Each episode is played greedily under an index of its own, drawn at its start and never redrawn; nothing is learnt.
+  Of each environment its first episode counts.
 
   Returns:
     A pure function (learner, env_params, key) -> Episodes.
+
+  Raises:
+    ValueError: if the environment is batched for another number of episodes.
   """
+  environment = batched(environment, num_episodes)
 
   def evaluate(learner: LearnerState, env_params: Any, key: PRNGKey) -> Episodes:
     key_actor, key_reset, key_steps = jax.random.split(key, 3)
     actor = jax.vmap(agent.init_actor)(jax.random.split(key_actor, num_episodes))
-    reset_keys = jax.random.split(key_reset, num_episodes)
-    env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, reset_keys)
+    env_state, timestep = environment.reset(env_params, jax.random.split(key_reset, num_episodes))
     act = jax.vmap(lambda a, t, k: agent.act(learner, a, t, k, evaluation=True))
-    step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
 
     def body(carry: Any) -> Any:
       t, actor, env_state, timestep, done, episodes = carry
       keys = jax.random.split(jax.random.fold_in(key_steps, t), 2 * num_episodes)
       actor, output = act(actor, timestep, keys[:num_episodes])
-      env_state, timestep = step(env_params, env_state, output.action, keys[num_episodes:])
+      env_state, timestep = environment.step(env_params, env_state, output.action, keys[num_episodes:])
       returns = episodes.returns + jnp.where(done, 0.0, timestep.reward)
       lengths = episodes.lengths + jnp.where(done, 0, 1)
       return t + 1, actor, env_state, timestep, done | timestep.last(), Episodes(returns, lengths)

@@ -63,7 +63,10 @@ class Carry(NamedTuple):
 
 
 class Interaction(NamedTuple):
-  """The pure functions that a driver calls: `start` with the first time step, `advance` with every other."""
+  """The pure functions that a driver calls: `start` with the first time step, `advance` with every other.
+
+  `restart` is for a run that goes on where its environments could not be kept: with the first time step of new ones.
+  """
 
   start: Callable[[PRNGKey, TimeStep], Carry]  # seed key, time step [E]
   draw_learning: Callable[[PRNGKey, Array], LearningDraws]  # seed key, step
@@ -73,6 +76,7 @@ class Interaction(NamedTuple):
   # carry, step number of its time step, learning draws of that step, next time step [E], acting draws of the next
   # step, prefill -> carry, losses
   advance: Callable[..., tuple[Carry, Losses]]
+  restart: Callable[[PRNGKey, Carry, Array, TimeStep], Carry]  # seed key, carry, number of the time step, time step [E]
 
 
 def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
@@ -92,7 +96,7 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     agent: the agent.
     replay: the replay, for `config.num_envs` environments.
     num_actions: A, for the random actions while replay fills.
-    config: reads num_envs, batch_size and update_ratio.
+    config: reads num_envs, batch_size, update_ratio, max_abs_reward and prng_impl.
   """
   num_envs, batch_size = config.num_envs, config.batch_size
   num_updates = max(1, config.updates_per_step)
@@ -147,6 +151,9 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     """Acts in a time step [E], at random if `explore`, and remembers it once `after` is known (see `replay.py`)."""
     actor, output = _agent_act(learner, actor, timestep, draws.act)
     action = draws.explore if explore else output.action
+    if config.max_abs_reward:  # what is reported counts the rewards as they were
+      limit = config.max_abs_reward
+      timestep = timestep._replace(reward=jnp.clip(timestep.reward, -limit, limit))
     return replay.add(state, timestep, action, output.extras, after), actor, action
 
   def _update(learner: LearnerState, state: ReplayState, bits: Array, draws: Any) -> tuple[LearnerState, Losses]:
@@ -197,4 +204,11 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, after=losses.loss)
     return Carry(learner, state, actor, action), losses
 
-  return Interaction(start, draw_learning, draw_acting, draw_block, advance)
+  def restart(key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep) -> Carry:
+    """Ends the episodes under way as truncated and acts in the first time step of new ones."""
+    learner, state, actor, _ = carry
+    draws = draw_acting(key, step)
+    state, actor, action = act(learner, replay.truncate(state), actor, timestep, draws, explore=False)
+    return Carry(learner, state, actor, action)
+
+  return Interaction(start, draw_learning, draw_acting, draw_block, advance, restart)

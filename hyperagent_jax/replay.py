@@ -4,6 +4,9 @@ Each state is stored once, one row of E environments' time steps per step, at a 
 second ring lists, in order, the entries that may start a transition: those that are not LAST, pushed n steps after
 they were stored so that their n-step return is complete. Sampling uniformly over that list is uniform over valid
 transitions and never rejects.
+
+Where an observation is a stack of frames only its newest is stored, and stacks are rebuilt from rows t-3..t. What lies
+before the start of an episode is a blank frame, kept in a row of its own, so that rebuilding is one look-up.
 """
 
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.types import LAST, Array, TimeStep, Transition
+from hyperagent_jax.types import FIRST, LAST, Array, TimeStep, Transition
 
 
 class Row(NamedTuple):
@@ -21,7 +24,7 @@ class Row(NamedTuple):
   step_type: Array  # [E] int8
   reward: Array  # [E] of the step that led here
   discount: Array  # [E] of the step that led here
-  observation: Array  # [E, ...]
+  observation: Array  # [E, ...], the newest frame of a stack
   action: Array  # [E]
   extras: Any  # [E, ...]
 
@@ -29,7 +32,7 @@ class Row(NamedTuple):
 class ReplayState(NamedTuple):
   """The rings. `num_added` is the same for all seeds trained together; the other counters are not."""
 
-  rows: Row  # [C, E, ...]
+  rows: Row  # [C, E, ...]; of stacked observations C + 1 rows, the last one blank for ever
   starts: Array  # [C E] int32: row * E + environment of entries that may start a transition
   num_added: Array  # [] int32 rows ever added
   num_pushed: Array  # [] int32 starts ever pushed
@@ -45,9 +48,10 @@ class Replay(NamedTuple):
   sample: Callable[[ReplayState, Array], Transition]  # random bits [B] uint32 -> a batch of B
   can_sample: Callable[[ReplayState], Array]
   size: Callable[[ReplayState], Array]  # number of transitions that can be drawn
+  truncate: Callable[[ReplayState], ReplayState]  # ends the episodes under way, of which no more will come
 
 
-def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> Replay:
+def make_replay(capacity: int, num_envs: int, n_step: int, discount: float, frame_stack: int = 1) -> Replay:
   """Uniform replay over n-step transitions (section 3).
 
   With d the environment's discounts and m = min(n, steps to the episode's end),
@@ -55,16 +59,30 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
   A truncated episode keeps its discount and so still bootstraps.
 
   Args:
-    capacity: time steps held over all E environments, at least E (n + 2).
+    capacity: time steps held over all E environments, at least E (n + frame_stack + 1).
     num_envs: E.
     n_step: n.
     discount: gamma.
+    frame_stack: frames of an observation, its leading axis, oldest first; 1 for observations that are not stacks.
+
+  Raises:
+    ValueError: if the capacity is below that.
   """
   num_rows = capacity // num_envs
+  if num_rows < n_step + frame_stack + 1:
+    raise ValueError(f'capacity={capacity}: must be at least {num_envs * (n_step + frame_stack + 1)}')
+
+  def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
+    step_type = jnp.asarray(timestep.step_type, jnp.int8)
+    frame = timestep.observation if frame_stack == 1 else timestep.observation[:, -1]
+    return Row(step_type, timestep.reward, timestep.discount, frame, action, extras)
 
   def init(timestep: TimeStep, action: Array, extras: Any) -> ReplayState:
     example = _row(timestep, action, extras)
-    rows = jax.tree.map(lambda x: jnp.zeros((num_rows, *x.shape), x.dtype), example)
+    empty = lambda x, num: jnp.zeros((num, *x.shape), x.dtype)
+    rows = jax.tree.map(lambda x: empty(x, num_rows), example)
+    if frame_stack > 1:
+      rows = rows._replace(observation=empty(example.observation, num_rows + 1))
     # Distinct arrays: state that is donated must not alias.
     counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
     return ReplayState(rows, jnp.zeros((num_rows * num_envs,), jnp.int32), *counters)
@@ -74,8 +92,10 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
   ) -> ReplayState:
     """Stores a time step [E]; `after` is a scalar that depends on all that was read from replay since the last one."""
     position = state.num_added % num_rows
-    overwritten = jnp.sum(state.rows.step_type[position] != LAST)
-    num_dropped = state.num_dropped + jnp.where(state.num_added >= num_rows, overwritten, 0)
+    # The oldest row that still has the rows of its stack is the next to have lost one.
+    newly_cut = state.num_added + frame_stack - 1
+    cut = jnp.sum(state.rows.step_type[newly_cut % num_rows] != LAST)
+    num_dropped = state.num_dropped + jnp.where(newly_cut >= num_rows, cut, 0)
     # XLA writes a ring in place only if everything that reads the old ring is computed before. Nothing else says so:
     # hence a value that depends on these reads, is never true, and that XLA cannot know to be false.
     never = (jnp.isnan(after) | (num_dropped < 0)) & (state.num_added < 0)
@@ -95,6 +115,12 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
     entries = jnp.where(never, 0, position * num_envs + jnp.arange(num_envs))
     return state.starts.at[slots].set(entries, mode='drop'), state.num_pushed + jnp.sum(valid)
 
+  def truncate(state: ReplayState) -> ReplayState:
+    """Makes the newest row LAST with its discount as it was, so that what comes next is another episode."""
+    newest = (state.num_added - 1) % num_rows
+    step_type = state.rows.step_type.at[newest].set(LAST)
+    return state._replace(rows=state.rows._replace(step_type=step_type))
+
   def size(state: ReplayState) -> Array:
     return state.num_pushed - state.num_dropped
 
@@ -111,6 +137,15 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
       where = (position + offset) % num_rows
       return jax.tree.map(lambda x: x[where, env], field)
 
+    def observe(offset: int | Array) -> Any:
+      if frame_stack == 1:
+        return at(rows.observation, offset)
+      frames, inside = [(position + offset) % num_rows], jnp.ones_like(position, bool)
+      for k in range(1, frame_stack):
+        inside = inside & (at(rows.step_type, offset - k + 1) != FIRST)
+        frames.append(jnp.where(inside, (position + offset - k) % num_rows, num_rows))  # or the blank row
+      return rows.observation[jnp.stack(frames[::-1], axis=1), env[:, None]]  # [B, F, ...]
+
     r_t, discount_t = at(rows.reward, 1), discount * at(rows.discount, 1)
     length: int | Array = 1
     ended = at(rows.step_type, 1) == LAST
@@ -121,18 +156,13 @@ def make_replay(capacity: int, num_envs: int, n_step: int, discount: float) -> R
       ended = ended | (at(rows.step_type, i) == LAST)
 
     return Transition(
-      o_tm1=at(rows.observation, 0),
+      o_tm1=observe(0),
       a_tm1=at(rows.action, 0),
       r_t=r_t,
       discount_t=discount_t,
-      o_t=at(rows.observation, length),
+      o_t=observe(length),
       extras_tm1=at(rows.extras, 0),
       extras_t=at(rows.extras, length),
     )
 
-  return Replay(init, add, sample, can_sample, size)
-
-
-def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
-  step_type = jnp.asarray(timestep.step_type, jnp.int8)
-  return Row(step_type, timestep.reward, timestep.discount, timestep.observation, action, extras)
+  return Replay(init, add, sample, can_sample, size, truncate)

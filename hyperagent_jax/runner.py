@@ -1,8 +1,6 @@
 """Training as one XLA program: environment, acting, replay and learning in a loop on the device.
 
-Seeds are trained side by side and share nothing but counters. They are spread over the devices that are given, and on
-each device run either one after the other (`map`, fastest on a CPU, whose cores are better used by a device each than
-by batched small matrices) or as one batch (`vmap`, for GPU and TPU).
+Seeds are trained side by side and share nothing but counters; `seeds.py` says how they are spread over devices.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.evaluation import Episodes, make_evaluator
@@ -28,7 +24,8 @@ from hyperagent_jax.interaction import (
   stream_key,
 )
 from hyperagent_jax.replay import Replay, ReplayState
-from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey, TimeStep, tree_index
+from hyperagent_jax.seeds import SEED_AXES, default_seed_axis, mesh_for, over_seeds, per_array, shardings
+from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey, TimeStep, batched, tree_index
 
 # Random numbers drawn at a time, in 32-bit words; drawing for many steps at once vectorises, and 2^18 words (1 MiB)
 # stay in cache.
@@ -68,13 +65,15 @@ class RunnerState(NamedTuple):
 
 
 class Runner(NamedTuple):
-  """The compiled programs; states that go in are donated, but for `evaluate` and `posterior`."""
+  """The compiled programs; states that go in are donated, but for `evaluate`."""
 
   init: Callable[[Sequence[int], Any], RunnerState]  # seeds, env_params [S, ...]
+  shape: Callable[[Sequence[int], Any], RunnerState]  # the same, shapes only
   prefill: Callable[[RunnerState, int], RunnerState]  # acts at random for so many steps
   run: Callable[[RunnerState, int], RunnerState]  # acts and learns for so many steps
-  evaluate: Callable[[RunnerState], Episodes]  # [S, number of episodes]
-  place: Callable[[RunnerState], RunnerState]  # puts a restored state on its devices
+  evaluate: Callable[..., Episodes]  # state, repeat=0 (another evaluation of the same state) -> [S, number of episodes]
+  # Puts a restored state on its devices; environments that could not be saved start new episodes.
+  place: Callable[..., RunnerState]  # state, and for such environments env_params [S, ...]
 
 
 def steps_for(num_interactions: int, episode_length: int | None) -> int:
@@ -96,20 +95,9 @@ def _axes() -> RunnerState:
   return RunnerState(step=None, key=0, env_params=0, env_state=0, carry=carry, statistics=0)
 
 
-def _per_array(state: RunnerState, make: Callable[[bool], Any]) -> RunnerState:
-  """A tree like `state` with `make(has an axis of seeds)` at every array."""
-
-  def fill(axis: Any, tree: Any) -> Any:
-    if isinstance(axis, tuple):
-      return type(tree)(*(fill(a, t) for a, t in zip(axis, tree, strict=True)))
-    return jax.tree.map(lambda _: make(axis is not None), tree)
-
-  return fill(_axes(), state)
-
-
 def select_seed(state: RunnerState, i: int) -> RunnerState:
   """The state of one seed, without the axis of seeds."""
-  return jax.tree.map(lambda batched, x: x[i] if batched else x, _per_array(state, bool), state)
+  return jax.tree.map(lambda seeded, x: x[i] if seeded else x, per_array(_axes(), state, bool), state)
 
 
 def _empty_statistics(num_envs: int) -> Statistics:
@@ -147,18 +135,17 @@ def _count_losses(s: Statistics, losses: Losses, step: Array) -> Statistics:
 def make_train_loop(
   interaction: Interaction, environment: Environment, config: HyperAgentConfig, prefill: bool
 ) -> Callable[[RunnerState, Array], RunnerState]:
-  """A pure function (state of one seed, number of steps) -> state; vmap it over seeds with `_axes`.
+  """A pure function (state of one seed, number of steps) -> state, one call of which runs all `num_envs` environments.
 
   Random numbers are drawn for a block of steps at once. A step's numbers depend on its number only, so blocks are free
   to start anywhere.
   """
+  environment = batched(environment, config.num_envs)
   words = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(_draw_shapes(interaction, config)))
   block_size = int(np.clip(_WORDS_PER_BLOCK // words, 1, _MAX_BLOCK))
 
   def one_step(state: RunnerState, learning: LearningDraws, acting: ActingDraws) -> RunnerState:
-    env_state, timestep = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))(
-      state.env_params, state.env_state, state.carry.action, learning.environment
-    )
+    env_state, timestep = environment.step(state.env_params, state.env_state, state.carry.action, learning.environment)
     carry, losses = interaction.advance(state.carry, state.step, learning, timestep, acting, prefill)
     statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
     return RunnerState(state.step + 1, state.key, state.env_params, env_state, carry, statistics)
@@ -199,95 +186,70 @@ def make_runner(
 
   Args:
     agent: the agent.
-    environment: a JAX environment; `num_envs` instances run per seed.
+    environment: a JAX environment, of which `num_envs` instances run per seed, or one made for `num_envs` instances.
     replay: made for `config.num_envs` environments.
-    config: reads num_envs, batch_size, update_ratio and prng_impl.
+    config: reads num_envs, batch_size, update_ratio, max_abs_reward and prng_impl.
     eval_environment: for evaluation; the training environment by default.
     num_eval_episodes: episodes of one evaluation, each under an index of its own.
     devices: devices to spread seeds over, all local ones by default; of these as many are used as divide S.
     seed_axis: 'map' or 'vmap', how one device runs several seeds; by default 'map' on CPU and 'vmap' elsewhere.
 
   Raises:
-    ValueError: on another seed_axis.
+    ValueError: on another seed_axis, or an environment made for another number of instances.
   """
   devices = list(jax.local_devices() if devices is None else devices)
-  seed_axis = seed_axis or ('map' if devices[0].platform == 'cpu' else 'vmap')
-  if seed_axis not in ('map', 'vmap'):
-    raise ValueError(f'seed_axis={seed_axis!r}: must be map or vmap')
-  interaction = make_interaction(agent, replay, environment.num_actions, config)
+  seed_axis = seed_axis or default_seed_axis(devices)
+  if seed_axis not in SEED_AXES:
+    raise ValueError(f'seed_axis={seed_axis!r}: must be {" or ".join(SEED_AXES)}')
   evaluator = make_evaluator(agent, eval_environment or environment, num_eval_episodes)
+  interaction = make_interaction(agent, replay, environment.num_actions, config)
 
-  def init_seed(key: PRNGKey, env_params: Any) -> RunnerState:
+  def compiled(f: Callable[..., Any], in_axes: Any, out_axes: Any, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    return jax.jit(over_seeds(f, in_axes, out_axes, devices, seed_axis), donate_argnums=donate)
+
+  environment = batched(environment, config.num_envs)
+
+  def reset(key: PRNGKey, env_params: Any) -> tuple[Any, TimeStep]:
     env_keys = jax.random.split(stream_key(key, 0, Stream.RESET), config.num_envs)
-    env_state, timestep = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, env_keys)
+    return environment.reset(env_params, env_keys)
+
+  def start(key: PRNGKey, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
     carry = interaction.start(key, timestep)
     return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))
 
-  def evaluate_seed(state: RunnerState) -> Episodes:
-    key = stream_key(state.key, state.step, Stream.EVALUATE)
-    return evaluator(state.learner, state.env_params, key)
+  def restart(state: RunnerState, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
+    step = state.step + 1
+    carry = interaction.restart(state.key, state.carry, step, timestep)
+    statistics = state.statistics._replace(episode_return=jnp.zeros((config.num_envs,)))
+    return RunnerState(step, state.key, env_params, env_state, carry, statistics)
 
-  def mesh_for(num_seeds: int) -> Mesh:
-    num = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
-    return Mesh(np.asarray(devices[:num]), ('seeds',))
-
-  def over_seeds(f: Callable[..., Any], out_like_state: bool) -> Callable[..., Any]:
-    """Runs `f(state of one seed, *args)` for every seed: spread over devices, mapped or vmapped on each."""
-
-    def on_device(state: RunnerState, *args: Any) -> Any:
-      num_local = state.key.shape[0]
-      if seed_axis == 'vmap':
-        out_axes = _axes() if out_like_state else 0
-        return jax.vmap(f, in_axes=(_axes(), *(None,) * len(args)), out_axes=out_axes)(state, *args)
-      leaves, tree = jax.tree.flatten(state)
-      batched = jax.tree.leaves(_per_array(state, bool))
-
-      def one(mine: list[Array]) -> list[Array]:
-        mine_left = iter(mine)
-        full = [next(mine_left) if b else x for b, x in zip(batched, leaves, strict=True)]
-        return f(jax.tree.unflatten(tree, full), *args)
-
-      split = [x for b, x in zip(batched, leaves, strict=True) if b]
-      if num_local == 1:  # a loop of one would copy replay into the loop and out of it
-        out = jax.tree.map(lambda x: x[None], one([x[0] for x in split]))
-      else:
-        out = jax.lax.map(one, split)
-      if not out_like_state:
-        return out
-      joined = [x if b else x[0] for b, x in zip(batched, jax.tree.leaves(out), strict=True)]
-      return jax.tree.unflatten(tree, joined)
-
-    def spread(state: RunnerState, *args: Any) -> Any:
-      specs = _per_array(state, lambda batched: P('seeds') if batched else P())
-      out_specs = specs if out_like_state else P('seeds')
-      sharded = jax.shard_map(
-        on_device,
-        mesh=mesh_for(state.key.shape[0]),
-        in_specs=(specs, *(P(),) * len(args)),
-        out_specs=out_specs,
-        check_vma=False,
-      )
-      return sharded(state, *args)
-
-    return spread
-
-  def place(state: RunnerState) -> RunnerState:
-    mesh = mesh_for(state.key.shape[0])
-    shardings = _per_array(state, lambda batched: NamedSharding(mesh, P('seeds') if batched else P()))
-    return jax.device_put(state, shardings)
-
-  compiled_init = jax.jit(init_seed)
+  compiled_reset = compiled(reset, (0, 0), 0)
+  compiled_start = compiled(start, (0, 0, 0, 0), _axes())
+  compiled_restart = compiled(restart, (_axes(), 0, 0, 0), _axes(), donate=(0,))
+  compiled_evaluate = compiled(evaluator, (LearnerState(0, 0, 0, 0, None), 0, 0), 0)
 
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
-    # One seed at a time, so that a seed's state does not depend on its company.
-    each = [compiled_init(keys[i], tree_index(env_params, i)) for i in range(len(seeds))]
-    stack = lambda batched, *xs: jnp.stack(xs) if batched else xs[0]
-    return place(jax.tree.map(stack, _per_array(each[0], bool), *each))
+    return compiled_start(keys, env_params, *compiled_reset(keys, env_params))
 
-  loops = {p: make_train_loop(interaction, environment, config, prefill=p) for p in (True, False)}
-  prefill = jax.jit(over_seeds(loops[True], out_like_state=True), donate_argnums=0)
-  run = jax.jit(over_seeds(loops[False], out_like_state=True), donate_argnums=0)
-  evaluate = jax.jit(over_seeds(evaluate_seed, out_like_state=False))
+  def shape(seeds: Sequence[int], env_params: Any) -> RunnerState:
+    return jax.eval_shape(init, seeds, env_params)
+
+  def evaluate(state: RunnerState, repeat: int = 0) -> Episodes:
+    keys = jax.vmap(lambda key: stream_key(key, state.step, Stream.EVALUATE))(state.key)
+    if repeat:
+      keys = jax.vmap(lambda key: jax.random.fold_in(key, repeat))(keys)
+    return compiled_evaluate(state.learner, state.env_params, keys)
+
+  def place(state: RunnerState, env_params: Any = None) -> RunnerState:
+    state = jax.device_put(state, shardings(_axes(), state, mesh_for(state.key.shape[0], devices)))
+    if environment.resumable:
+      return state
+    return compiled_restart(state, env_params, *compiled_reset(state.key, env_params))
+
+  prefill, run = (
+    compiled(make_train_loop(interaction, environment, config, prefill=p), (_axes(), None), _axes(), donate=(0,))
+    for p in (True, False)
+  )
   as_count = lambda f: lambda state, num_steps: f(state, jnp.asarray(num_steps, jnp.int32))
-  return Runner(init, as_count(prefill), as_count(run), evaluate, place)
+  return Runner(init, shape, as_count(prefill), as_count(run), evaluate, place)

@@ -159,6 +159,27 @@ class Environment(NamedTuple):
   num_actions: int
   observation_spec: Any  # dm_env.specs.Array
   episode_length: int | None  # steps of every episode, None where episodes differ
+  # Instances that one call of `reset` and `step` runs, all arrays but `params` with a leading axis; None: one.
+  num_envs: int | None = None
+  # Whether the state is all there is. If not, as of an emulator, an interrupted run goes on with new episodes.
+  resumable: bool = True
+
+
+def batched(environment: Environment, num_envs: int) -> Environment:
+  """The environment with `reset(params, keys [E])` and `step(params, state [E], action [E], keys [E])`.
+
+  Raises:
+    ValueError: if it is batched already, for another number of instances.
+  """
+  if environment.num_envs is None:
+    return environment._replace(
+      reset=jax.vmap(environment.reset, in_axes=(None, 0)),
+      step=jax.vmap(environment.step, in_axes=(None, 0, 0, 0)),
+      num_envs=num_envs,
+    )
+  if environment.num_envs != num_envs:
+    raise ValueError(f'{environment.name}: made for {environment.num_envs} instances, not {num_envs}')
+  return environment
 
 
 def time_step(step_type: Array | int, reward: Array | float, discount: Array | float, observation: Array) -> TimeStep:

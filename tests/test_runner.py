@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hyperagent_jax import runner as runner_lib
+from hyperagent_jax import seeds as seeds_lib
 from hyperagent_jax import types
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
@@ -263,7 +264,7 @@ def test_periodic_work_stays_a_branch_under_vmap(update_ratio, num_branches):
   loop = make_train_loop(parts(config)[2], deep_sea.make_deep_sea(SIZE), config, prefill=False)
   axes = runner_lib._axes()
   one = one_seed_state(config)
-  batched = runner_lib._per_array(one, bool)
+  batched = seeds_lib.per_array(runner_lib._axes(), one, bool)
   many = jax.tree.map(lambda b, x: jnp.stack([x, x]) if b else x, batched, one)
   vmapped = jax.vmap(loop, in_axes=(axes, None), out_axes=axes)
   assert count_primitive(jax.make_jaxpr(vmapped)(many, 10).jaxpr, 'cond') == num_branches
