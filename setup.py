@@ -25,14 +25,22 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11',
-  packages=['hyperagent_jax', 'hyperagent_jax.envs', 'experiments'],
-  package_data={'hyperagent_jax': ['py.typed']},
+  packages=['hyperagent_jax', 'hyperagent_jax.data', 'hyperagent_jax.envs', 'experiments'],
+  package_data={
+    'hyperagent_jax': ['py.typed'],
+    'hyperagent_jax.data': ['*.csv'],
+    'experiments': ['reference/*'],
+  },
   install_requires=requirements(
     'absl-py', 'chex', 'dm-env', 'flax', 'jax', 'jaxlib', 'numpy', 'optax', 'orbax-checkpoint'
   ),
   extras_require={
+    'atari': requirements('ale-py', 'gymnasium'),  # gymnasium: ale-py's vector environments import it
     'bsuite': requirements('bsuite'),
     'figures': requirements('matplotlib', 'pillow', 'tensorboardX'),
-    'test': requirements('bsuite', 'matplotlib', 'pillow', 'pytest', 'pytest-xdist', 'rlax', 'ruff', 'tensorboardX'),
+    'test': requirements(
+      *('ale-py', 'bsuite', 'gymnasium', 'matplotlib', 'pillow', 'pytest', 'pytest-xdist', 'rlax', 'ruff', 'scipy'),
+      'tensorboardX',
+    ),
   },
 )
