@@ -16,7 +16,7 @@ from benchmarks.programs import Inputs, Setup
 from benchmarks.timing import BLOCK, pick
 from hyperagent_jax import losses
 from hyperagent_jax.interaction import make_interaction
-from hyperagent_jax.types import Array
+from hyperagent_jax.types import Array, batched
 
 Part = tuple[Callable[[Array, Any, Any], Any], Any, Any]
 
@@ -53,13 +53,14 @@ def act(setup: Setup, inputs: Inputs) -> Part:
 
 
 def environment_step(setup: Setup, inputs: Inputs) -> Part:
-  """A step of the environment, its action taken from the observation before."""
+  """A step of the environment, whose action depends on the step before."""
+  environment = batched(setup.environment, setup.config.num_envs)
 
   def body(i: Array, carry: Any, data: Any) -> Any:
     env_state, timestep = carry
     env_params, keys = data
-    action = (i + timestep.observation) % setup.environment.num_actions
-    return jax.vmap(setup.environment.step, in_axes=(None, 0, 0, 0))(env_params, env_state, action, keys[i % BLOCK])
+    action = (i + timestep.step_type) % environment.num_actions
+    return environment.step(env_params, env_state, action, keys[i % BLOCK])
 
   state = inputs.state
   first = jax.tree.map(lambda x: x[0], inputs.timesteps)
@@ -90,12 +91,17 @@ def sample(setup: Setup, inputs: Inputs) -> Part:
   return body, first, (inputs.state.carry.replay, inputs.learning.replay)
 
 
+def prior_of(setup: Setup, learner_prior: Any, observation: Any, extras: Any) -> ha.HyperQ:
+  """The prior's part of a value: from replay where it is kept there."""
+  return setup.network.cache(learner_prior, observation) if extras.prior is None else extras.prior
+
+
 def batch_targets(setup: Setup, learner: ha.LearnerState, batch: ha.Transition, index_t: Array) -> Array:
   """y0 [B] as `update` computes it: the target and the online network at s'."""
   network, quantile = setup.network, setup.config.optimism_quantile
 
   def one(transition: ha.Transition, index: Array) -> Array:
-    prior_q = network.cache(learner.prior, transition.o_t)
+    prior_q = prior_of(setup, learner.prior, transition.o_t, transition.extras_t)
     q_value = network.hyper_q(learner.target_params, transition.o_t, prior_q).at(index)
     q_selector = network.hyper_q(learner.params, transition.o_t, prior_q).at(index)
     return losses.bootstrap_target(transition.r_t, transition.discount_t, q_value, q_selector, quantile)
@@ -109,8 +115,9 @@ def batch_loss(setup: Setup, params: Any, prior: Any, batch: ha.Transition, y0: 
   second_moment = ha.make_reference(config.reference_distribution, config.index_dim).second_moment
 
   def one(transition: ha.Transition, target: Array) -> Array:
-    q_tm1 = network.hyper_q(params, transition.o_tm1, network.cache(prior, transition.o_tm1))
-    return losses.exact_td_loss(q_tm1, transition.a_tm1, target, second_moment)
+    q_tm1 = network.hyper_q(params, transition.o_tm1, prior_of(setup, prior, transition.o_tm1, transition.extras_tm1))
+    noise = transition.extras_tm1.noise
+    return losses.exact_td_loss(q_tm1, transition.a_tm1, target, second_moment, noise_tm1=noise, sigma=config.sigma)
 
   return jnp.mean(jax.vmap(one)(batch, y0))
 

@@ -1,4 +1,4 @@
-"""Whole programs that the benchmarks time: HyperAgent on DeepSea under either driver."""
+"""Whole programs that the benchmarks time: HyperAgent on DeepSea under either driver, and on Atari."""
 
 import dataclasses
 import time
@@ -12,8 +12,9 @@ from bsuite.environments.deep_sea import DeepSea
 
 import hyperagent_jax as ha
 from benchmarks.timing import BLOCK
+from hyperagent_jax.envs import atari
 from hyperagent_jax.interaction import ActingDraws, LearningDraws, make_interaction
-from hyperagent_jax.types import tree_index
+from hyperagent_jax.types import batched, tree_index
 
 CAPACITY = 250_000  # time steps that replay holds, per seed
 CHUNK = 1_000  # interactions per seed between evaluations, as in experiments/deep_sea.py
@@ -92,6 +93,17 @@ def make_setup(
   return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
 
 
+def make_atari_setup(game: str, config: ha.HyperAgentConfig, fill: int = 2_000) -> Setup:
+  """Builds a program of one seed as `experiments/atari.py` does, and prefills replay with `fill` random steps."""
+  games = atari.make_atari(game, atari.AtariConfig(), 1, config.num_envs, 1, num_groups=1)
+  network = ha.make_network(config, games.environment.num_actions)
+  agent = ha.make_hyperagent(network, ha.make_optimizer(config), config)
+  replay = ha.make_replay(config.replay_capacity, config.num_envs, config.n_step, config.discount, config.frame_stack)
+  runner = ha.make_runner(agent, games.environment, replay, config, games.eval_environment, 1)
+  state = runner.prefill(runner.init([0], games.params), fill)
+  return Setup(config, games.environment, network, agent, replay, runner, 1, fill, state)
+
+
 def copy_state(setup: Setup) -> ha.RunnerState:
   """A copy of a setup's state, to be donated."""
   return setup.runner.place(jax.tree.map(jnp.copy, setup.state))
@@ -99,12 +111,12 @@ def copy_state(setup: Setup) -> ha.RunnerState:
 
 def training(setup: Setup, chunk: int = CHUNK) -> Callable[[], Chunk]:
   """Trains from the setup's state, for `chunk` more interactions per seed at every call."""
-  size = setup.environment.episode_length
+  length = setup.environment.episode_length
   state, done = copy_state(setup), setup.num_interactions
 
   def run() -> Chunk:
     nonlocal state, done
-    steps = ha.steps_for(done + chunk, size) - ha.steps_for(done, size)
+    steps = ha.steps_for(done + chunk, length) - ha.steps_for(done, length)
     jax.block_until_ready(state)
     start = time.perf_counter()
     state = jax.block_until_ready(setup.runner.run(state, steps))
@@ -141,7 +153,7 @@ class Inputs(NamedTuple):
   """Stacks of real inputs for the parts of a step of one seed."""
 
   state: ha.RunnerState  # of the seed, after prefilling
-  timesteps: ha.TimeStep  # [N + 1, E] one episode
+  timesteps: ha.TimeStep  # [N + 1, E] one episode, or the first BLOCK steps of one
   learning: LearningDraws  # [BLOCK, ...]
   acting: ActingDraws  # [BLOCK, ...]
   batches: ha.Transition  # [BLOCK, B]
@@ -164,11 +176,13 @@ def make_inputs(setup: Setup) -> Inputs:
 
 
 def episode(setup: Setup, env_params: Any) -> ha.TimeStep:
-  """The time steps [N + 1, E] of an episode under random actions."""
-  environment, num_envs = setup.environment, setup.config.num_envs
+  """The time steps [N + 1, E] of an episode under random actions, or its first BLOCK where lengths differ."""
+  num_envs = setup.config.num_envs
+  environment = batched(setup.environment, num_envs)
   keys = jax.random.split(jax.random.key(0), num_envs)
-  actions = jax.random.randint(keys[0], (environment.episode_length, num_envs), 0, environment.num_actions)
-  env_state, first = jax.vmap(environment.reset, in_axes=(None, 0))(env_params, keys)
-  step = jax.vmap(environment.step, in_axes=(None, 0, 0, 0))
-  _, others = jax.lax.scan(lambda state, action: step(env_params, state, action, keys), env_state, actions)
+  length = environment.episode_length or BLOCK
+  actions = jax.random.randint(keys[0], (length, num_envs), 0, environment.num_actions)
+  env_state, first = environment.reset(env_params, keys)
+  step = lambda state, action: environment.step(env_params, state, action, keys)
+  _, others = jax.lax.scan(step, env_state, actions)
   return jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), first, others)

@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import run as run_lib
 from experiments.run import OutputConfig, RunConfig
-from experiments.training import Files, History, Task, train
+from experiments.training import Files, History, Task, finished_history, open_results, open_tensorboard, train
 from hyperagent_jax import checkpoint, config, metrics, presets
 from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
@@ -31,7 +31,11 @@ from hyperagent_jax.runner import RunnerState, make_runner, select_seed, steps_f
 from hyperagent_jax.types import Agent
 
 COLUMNS = (*metrics.COLUMNS, 'size', 'solved', 'loss', 'grad_norm')
-_NOT_FLAGS = ('torso', 'grid_size')  # the environment fixes them
+# What the environment fixes, and what is for screens only.
+_NOT_FLAGS = (
+  *('torso', 'grid_size', 'frame_stack', 'max_abs_reward'),
+  *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype'),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,8 @@ class DeepSeaConfig:
 
   size: tuple[int, ...] = field((20,), 'Sides N of the grid, trained one after the other.', low=2, high=1000)
   stochastic: bool = field(False, "bsuite's windy variant with noisy rewards.")
+  max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1)
+  stop_when_solved: bool = field(True, 'Stop when every seed is solved.')
   mapping_seed: int = field(-1, "Seed of the action map, such as bsuite's 42; -1: each run's own seed.", low=-1)
 
 
@@ -47,6 +53,10 @@ config.define_flags(presets.deep_sea(), skip=_NOT_FLAGS)
 for _settings in (RunConfig(), OutputConfig(), DeepSeaConfig()):
   config.define_flags(_settings)
 flags.adopt_module_key_flags(config)  # so that --help lists them
+
+
+def _name(size: int) -> str:
+  return f'size_{size}'
 
 
 def make_agent(name: str, agent_config: HyperAgentConfig) -> Agent:
@@ -57,20 +67,23 @@ def make_agent(name: str, agent_config: HyperAgentConfig) -> Agent:
 
 def make_task(size: int, env: DeepSeaConfig, run: RunConfig, agent: HyperAgentConfig, on_evaluation: Any) -> Task:
   """What is trained at one size."""
+  seeds = tuple(range(run.first_seed, run.first_seed + run.num_seeds))
   kind = 'deep_sea_stochastic' if env.stochastic else 'deep_sea'
   return Task(
-    name=f'size_{size}',
+    name=_name(size),
     environment_name=f'{kind}/{size}',
     agent_name=run.agent,
-    seeds=tuple(range(run.first_seed, run.first_seed + run.num_seeds)),
+    seeds=seeds,
+    env_params=env_params(size, env, seeds),
     episode_length=size,
     num_envs=agent.num_envs,
     min_replay=agent.min_replay,
-    max_interactions=run.max_episodes * size,
-    solved_return=deep_sea.solved_return(size, not env.stochastic),
-    best_return=1.0 - deep_sea.UNSCALED_MOVE_COST,
+    max_interactions=env.max_episodes * size,
+    normalize=lambda x: x / (1.0 - deep_sea.UNSCALED_MOVE_COST),
     columns={'size': size},
     on_evaluation=on_evaluation,
+    solved_return=deep_sea.solved_return(size, not env.stochastic),
+    stop_when_solved=env.stop_when_solved,
   )
 
 
@@ -87,7 +100,7 @@ def train_size(
   started = time.monotonic()
   agent_config = dataclasses.replace(agent_config, grid_size=size)
   agent = make_agent(run.agent, agent_config)
-  snapshots = Snapshots(files.folder / 'posterior' / f'size_{size}', agent, agent_config)
+  snapshots = Snapshots(files.folder / 'posterior' / _name(size), agent, agent_config)
   task = make_task(size, env, run, agent_config, snapshots.take)
   # One evaluation more than the budget: the last chunk may end after it.
   rows = steps_for((task.max_interactions + run.eval_period) // agent_config.num_envs + 1, size) + 1
@@ -101,9 +114,9 @@ def train_size(
     eval_environment=deep_sea.make_deep_sea(size, not env.stochastic, reward_noise=False),
     num_eval_episodes=run.num_eval_episodes,
     devices=run_lib.devices(output.num_devices),
+    seed_axis=None if output.seed_axis == 'auto' else output.seed_axis,
   )
-  initial = runner.init(task.seeds, env_params(size, env, task.seeds))
-  return train(task, runner, initial, run, files, output.resume, started)
+  return train(task, runner, run, files, output.resume, started)[0]
 
 
 class Snapshots:
@@ -154,51 +167,6 @@ class Snapshots:
         path.unlink()
 
 
-def open_results(
-  output: OutputConfig, env: DeepSeaConfig, folder: pathlib.Path, settings: dict[str, Any]
-) -> metrics.ResultsWriter:
-  """results.csv, cut back on resuming to what it was at the newest whole checkpoint; snapshots likewise.
-
-  Raises:
-    ConfigError: if there is nothing to resume, or it was another configuration's.
-  """
-  path = str(folder / 'results.csv')
-  if not output.resume:
-    return metrics.ResultsWriter(path, COLUMNS)
-  newest = {size: checkpoint.latest(_checkpoints(folder, size)) for size in env.size}
-  if not any(newest.values()):
-    damaged = next((folder / 'checkpoints').glob('*/*'), None)
-    why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
-    raise ConfigError(f'--resume: {folder}: {why}; delete the folder or start in another')
-  length = 0
-  for size, found in newest.items():
-    interactions = 0
-    if found is not None:
-      manifest = found[1]
-      checkpoint.check_config(_checkpoints(folder, size), manifest, settings)
-      interactions, length = manifest['record']['interactions'], max(length, manifest['record']['results_length'])
-    Snapshots.discard_after(folder / 'posterior' / f'size_{size}', interactions)
-  return metrics.ResultsWriter(path, COLUMNS, length)
-
-
-def _checkpoints(folder: pathlib.Path, size: int) -> str:
-  return str(folder / 'checkpoints' / f'size_{size}')
-
-
-def open_tensorboard(output: OutputConfig, folder: pathlib.Path, size: int) -> metrics.TensorBoard:
-  """A size's events; on resuming, those after its newest whole checkpoint are void."""
-  found = checkpoint.latest(_checkpoints(folder, size)) if output.resume else None
-  purge_step = found[1]['record']['interactions'] + 1 if found else 0 if output.resume else None
-  return metrics.TensorBoard(str(folder / 'tensorboard' / f'size_{size}'), output.tensorboard, purge_step)
-
-
-def finished_history(folder: pathlib.Path, size: int) -> History | None:
-  """The history of a size that an interrupted run had finished."""
-  found = checkpoint.latest(_checkpoints(folder, size))
-  history = None if found is None else History(**found[1]['record']['history'])
-  return history if history is not None and history.finished else None
-
-
 def table(histories: dict[int, History], num_seeds: int) -> str:
   """Size, seeds solved, episodes to solve, wall-clock time, environment steps of all seeds per second."""
   header = ('size', 'seeds solved', 'episodes to solve', 'min', 'max', 'wall-clock', 'steps/s')
@@ -226,7 +194,7 @@ def read_settings() -> tuple[HyperAgentConfig, RunConfig, OutputConfig, DeepSeaC
     raise ConfigError(f'--size={",".join(map(str, env.size))}: must name one or more different sizes')
   agent_config = config.from_flags(presets.deep_sea(max(env.size)))
   config.validate(agent_config)
-  if agent_config.min_replay > run.max_episodes * min(env.size):
+  if agent_config.min_replay > env.max_episodes * min(env.size):
     raise ConfigError(f'--min_replay={agent_config.min_replay}: must be at most --max_episodes times --size')
   return agent_config, run, output, env
 
@@ -251,14 +219,16 @@ def main() -> None:
   run_lib.set_num_devices(output.num_devices, run.num_seeds)
   settings = run_lib.settings_of(agent_config, run, env)
   folder = run_lib.open_folder(output, 'deep_sea', settings)
-  results = open_results(output, env, folder, settings)
+  results, resumed_at = open_results(output, folder, COLUMNS, [_name(size) for size in env.size], settings)
+  for name, interactions in resumed_at.items():
+    Snapshots.discard_after(folder / 'posterior' / name, interactions)
   signals, progress = run_lib.Signals(), metrics.Progress()
   histories = {}
   try:
     for size in env.size:
-      done = finished_history(folder, size) if output.resume else None
+      done = finished_history(folder, _name(size)) if output.resume else None
       if done is None:
-        tensorboard = open_tensorboard(output, folder, size)
+        tensorboard = open_tensorboard(output, folder, _name(size), resumed_at)
         files = Files(folder, results, tensorboard, settings, signals, progress)
         done = train_size(size, agent_config, env, run, output, files)
         tensorboard.close()

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 
 from hyperagent_jax import checkpoint, config
 from hyperagent_jax.config import ConfigError, field
+from hyperagent_jax.seeds import SEED_AXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +26,8 @@ class RunConfig:
   agent: str = field('hyperagent', 'Which agent.', choices=('hyperagent',))
   num_seeds: int = field(10, 'Seeds trained side by side.', low=1)
   first_seed: int = field(0, 'The first of them; the others follow.', low=0)
-  max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1)
   eval_period: int = field(1_000, 'Interactions between evaluations.', low=1)
   num_eval_episodes: int = field(100, 'Episodes of an evaluation.', low=1)
-  stop_when_solved: bool = field(True, 'Stop when every seed is solved.')
   checkpoint_period: int = field(50_000, 'Interactions per seed between checkpoints.', low=1)
 
 
@@ -40,6 +39,11 @@ class OutputConfig:
   resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
+  seed_axis: str = field(
+    'auto',
+    'Whether the seeds of a device run one after the other or as one batch; auto: map on CPU, vmap elsewhere.',
+    choices=('auto', *SEED_AXES),
+  )
   num_devices: int = field(
     0, 'Devices to spread seeds over, of which as many serve as divide num_seeds; 0: all.', low=0
   )
@@ -131,6 +135,19 @@ def devices(num_devices: int) -> list[jax.Device]:
   return jax.local_devices()[: num_devices or None]
 
 
+def available_memory() -> int:
+  """Bytes that a run may take on each device, or on all CPU devices together."""
+  stats = jax.local_devices()[0].memory_stats()
+  if stats and 'bytes_limit' in stats:
+    return stats['bytes_limit']
+  try:
+    with open('/proc/meminfo') as file:
+      kilobytes = next(int(line.split()[1]) for line in file if line.startswith('MemAvailable'))
+    return kilobytes * 1024
+  except (OSError, StopIteration):
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) -> pathlib.Path:
   """The run's folder with its config.json.
 
@@ -143,6 +160,8 @@ def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) ->
     raise ConfigError('--resume: needs --output_dir, the folder of the run to go on with')
   if output.resume and not folder.is_dir():
     raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
+  if output.resume:
+    _check_settings(folder, settings)
   if not output.resume and (folder / 'results.csv').exists():
     raise ConfigError(f'--output_dir={folder}: already holds a run; pass --resume to go on with it, or another folder')
   try:
@@ -152,6 +171,17 @@ def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) ->
   except OSError as e:
     raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
   return folder
+
+
+def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
+  """Refuses to go on in the folder of a run with other settings."""
+  try:
+    old = json.loads((folder / 'config.json').read_bytes())
+  except (OSError, ValueError):
+    return  # checkpoints carry the settings too
+  changed = config.differences(old, json.loads(json.dumps(settings)))
+  if changed:
+    raise ConfigError(f'--resume: {folder} was started with other settings: {"; ".join(changed)}')
 
 
 def settings_of(*configs: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ leaves the checkpoint before untouched.
 """
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -53,7 +54,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
 
 
 def _is_key(x: Any) -> bool:
-  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -68,21 +69,37 @@ def _to_arrays(state: Any) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
-  """A tree like `like` with these arrays."""
+  """A tree like `like`, of arrays or their shapes, with these arrays."""
 
   def leaf(path: Any, x: Any) -> Any:
     if not x.size:
       return jnp.zeros(x.shape, x.dtype)
     array = arrays[jax.tree_util.keystr(path, simple=True, separator='/')]
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
+    return jax.random.wrap_key_data(array, impl=_generator(x)) if _is_key(x) else jnp.asarray(array)
 
   return jax.tree_util.tree_map_with_path(leaf, like)
 
 
+def _generator(key: Any) -> str:
+  """The name of a key's generator; the key may be a mere shape."""
+  return str(key.dtype).removeprefix('key<').removesuffix('>')
+
+
+@functools.lru_cache(maxsize=1024)
+def _checksum(path: str, size: int, changed: int) -> int:
+  """CRC-32 of a file, read once as long as it stays as it is."""
+  del size, changed
+  crc = 0
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 22):
+      crc = zlib.crc32(block, crc)
+  return crc
+
+
 def _checksums(folder: pathlib.Path) -> dict[str, int]:
   """CRC-32 of every file below a folder."""
-  files = sorted(p for p in folder.rglob('*') if p.is_file())
-  return {str(p.relative_to(folder)): zlib.crc32(p.read_bytes()) for p in files}
+  files = [(p, p.stat()) for p in sorted(folder.rglob('*')) if p.is_file()]
+  return {str(p.relative_to(folder)): _checksum(str(p), s.st_size, s.st_mtime_ns) for p, s in files}
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
@@ -159,6 +176,20 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
   # What is newer was left by a run that was resumed before it.
   for other in set(_steps(folder)) - set(finished[:_KEEP]):
     _remove(folder, other)
+
+
+def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
+  """Replaces what a checkpoint remembers, in one piece; its arrays stay.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint or it cannot be written; it then stands as it was.
+  """
+  path = pathlib.Path(directory).absolute() / f'{step:012d}.json'
+  try:
+    manifest = json.loads(path.read_bytes())
+    write_atomically(path, json.dumps({**manifest, 'record': record}, indent=1).encode())
+  except (OSError, ValueError) as e:
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
 
 
 def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""HyperAgent on Atari: emulators inside and outside of XLA, whole programs, every part of a step.
+
+    python -m benchmarks.atari [--quick]
+
+One seed, one game, one update on a mini-batch of 32 after every step. Compilation, prefilling and evaluation are not
+counted.
+"""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from ale_py.vector_env import AtariVectorEnv
+
+import hyperagent_jax as ha
+from benchmarks import parts, programs, timing
+from benchmarks.throughput import Row, show
+from hyperagent_jax.envs import atari
+from hyperagent_jax.types import tree_index
+
+_QUICK = flags.DEFINE_bool('quick', False, 'A rough look within two minutes; writes no file.')
+_GAME = flags.DEFINE_string('game', 'pong', 'The game.')
+_OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of atari.csv.')
+
+CAPACITY = 20_000  # time steps in replay; the ring is written in place, so its size costs nothing
+BASE = dataclasses.replace(ha.presets.fast_cpu(), replay_capacity=CAPACITY)
+FAST = 'data-efficient torso, as products'
+PROGRAMS = {
+  FAST: BASE,
+  'data-efficient torso, as convolutions': dataclasses.replace(BASE, convolution_method='convolutions'),
+  'data-efficient torso, bfloat16': dataclasses.replace(BASE, compute_dtype='bfloat16'),
+  'data-efficient torso, 4 environments, an update each': dataclasses.replace(BASE, num_envs=4),
+  'data-efficient torso, 4 environments, an update for all': dataclasses.replace(BASE, num_envs=4, update_ratio=0.25),
+  'data-efficient torso, 100,000 rows': dataclasses.replace(BASE, replay_capacity=100_000),
+  'Nature torso, as products': dataclasses.replace(BASE, torso='nature'),
+  'Nature torso, as convolutions': dataclasses.replace(BASE, torso='nature', convolution_method='convolutions'),
+}
+BARS = {FAST: 150.0}  # interactions per second that two cores of an ordinary CPU should reach
+_EMULATORS = ((1, 1), (4, 2), (10, 2))  # games, threads
+
+
+def direct(game: str, num_games: int, num_threads: int, num_steps: int) -> Callable[[], float]:
+  """Microseconds of `AtariVectorEnv.step` called from Python."""
+  games = AtariVectorEnv(game, num_games, num_threads=num_threads, **atari.vector_options(atari.AtariConfig(), 4))
+  games.reset(seed=np.arange(num_games))
+  actions = np.random.default_rng(0).integers(0, games.single_action_space.n, (num_steps, num_games), np.int32)
+
+  def run() -> float:
+    start = time.perf_counter()
+    for action in actions:
+      games.step(action)
+    return 1e6 * (time.perf_counter() - start) / num_steps
+
+  return run
+
+
+def inside(game: str, num_games: int, num_threads: int, num_steps: int) -> Callable[[], float]:
+  """Microseconds of the same within a compiled loop."""
+  config = atari.AtariConfig(num_threads=num_threads)
+  games = atari.make_atari(game, config, 1, num_games, 1, num_groups=1)
+  keys = jax.random.split(jax.random.key(0), num_games)
+  params = tree_index(games.params, 0)
+  environment = games.environment
+  actions = np.random.default_rng(0).integers(0, environment.num_actions, (num_steps, num_games), np.int32)
+
+  def body(i: jax.Array, env_state: atari.AtariState, data: jax.Array) -> atari.AtariState:
+    return environment.step(params, env_state, data[i], keys)[0]
+
+  return timing.loop(body, environment.reset(params, keys)[0], jnp.asarray(actions), num_steps)
+
+
+def emulator_rows(game: str, quick: bool) -> list[Row]:
+  """Stepping emulators inside compiled programs and from Python."""
+  num_steps, cases = 300 if quick else 1_000, {}
+  for size in _EMULATORS:
+    cases[(size, 'direct')] = direct(game, *size, num_steps)
+    cases[(size, 'inside')] = inside(game, *size, num_steps)
+  each = {name: s.median for name, s in timing.alternate(cases, repeats=3 if quick else 9).items()}
+  rows = []
+  for size in _EMULATORS:
+    what = f'{size[0]} games, {size[1]} thread{"s" if size[1] > 1 else ""}'
+    rows.append(Row(f'{what}: AtariVectorEnv.step', each[(size, 'direct')], 'us'))
+    rows.append(Row(f'{what}: inside a compiled loop', each[(size, 'inside')], 'us'))
+    rows.append(Row(f'{what}: inside / direct', each[(size, 'inside')] / each[(size, 'direct')], 'ratio', 1.15))
+  return rows
+
+
+def program_rows(game: str, quick: bool) -> list[Row]:
+  """Interactions per second of whole programs."""
+  cases = {}
+  for name, config in PROGRAMS.items():
+    slow = 'convolutions' in name or 'Nature' in name
+    chunk = (10 if slow else 100) if quick else (40 if slow else 400)
+    run = programs.training(programs.make_atari_setup(game, config), chunk * config.num_envs)
+    cases[name] = lambda run=run: run().speed
+  each = timing.alternate(cases, repeats=3 if quick else 7)
+  return [Row(name, s.median, 'steps/s', BARS.get(name)) for name, s in each.items()]
+
+
+def part_rows(game: str, torso: str, quick: bool) -> list[Row]:
+  """Microseconds of every part of a step beside the whole."""
+  setup = programs.make_atari_setup(game, dataclasses.replace(BASE, torso=torso))
+  inputs = programs.make_inputs(setup)
+  num_steps, cases = (20 if torso == 'nature' else 100) if quick else (60 if torso == 'nature' else 300), {}
+  for name, make in parts.PARTS.items():
+    is_draw = make is parts.draw
+    run = timing.loop(*make(setup, inputs), 8 if is_draw else num_steps)
+    cases[name] = (lambda run=run: run() / timing.BLOCK) if is_draw else run
+  whole = programs.training(setup, num_steps)
+  cases['whole step'] = lambda: whole().step_time
+  each = {name: t.median for name, t in timing.alternate(cases, repeats=3 if quick else 9).items()}
+  each['sum of parts'] = sum(each[name] for name in parts.SUMMED)
+  return [Row(f'{torso}: {name}', value, 'us') for name, value in each.items()]
+
+
+def main(argv: list[str]) -> None:
+  """Measures, prints and writes."""
+  del argv
+  logging.set_verbosity(logging.ERROR)  # JAX reports platforms that it does not find
+  quick, game, hardware = _QUICK.value, _GAME.value, timing.hardware()
+  print(f'{hardware}\n{game}, medians of several repeats; bars: what two cores of an ordinary CPU should reach.')
+  measurements: list[tuple[str, Callable[[], list[Row]]]] = [
+    ('Emulators, microseconds of a step of all games', lambda: emulator_rows(game, quick)),
+    ('Whole programs, interactions', lambda: program_rows(game, quick)),
+    *((f'Parts of a step, {torso} torso', lambda t=torso: part_rows(game, t, quick)) for torso in _TORSOS),
+  ]
+  rows = []
+  for title, measure in measurements:
+    measured = measure()
+    show(title, measured)
+    rows += measured
+  if quick:
+    return
+  path = pathlib.Path(_OUTPUT_DIR.value) / 'atari.csv'
+  table = [(row.what, row.value, row.unit, '' if row.bar is None else row.bar, hardware) for row in rows]
+  timing.write_csv(path, ('what', 'value', 'unit', 'bar', 'hardware'), table)
+  print(f'\n{path}')
+
+
+_TORSOS = ('data_efficient', 'nature')
+
+if __name__ == '__main__':
+  app.run(main)

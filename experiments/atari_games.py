@@ -1,0 +1,114 @@
+"""Playing Atari from Python: reference scores of simple policies, and a trained agent's game to look at."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+
+from hyperagent_jax.distributions import Distribution
+from hyperagent_jax.envs.atari import AtariConfig, AtariEnvironment, vector_options
+from hyperagent_jax.types import Agent, LearnerState, from_dm_env
+
+_SCREEN = {'grayscale': False, 'img_height': 210, 'img_width': 160, 'stack_num': 1}
+
+
+class Scene(NamedTuple):
+  """A game as it was played."""
+
+  screens: np.ndarray  # [T, 210, 160, 3] uint8
+  mean: np.ndarray  # [T, A] posterior mean of the action values
+  std: np.ndarray  # [T, A] posterior standard deviation
+  actions: np.ndarray  # [T] int
+  action_names: list[str]  # [A]
+  rewards: np.ndarray  # [T] of the action
+
+
+def action_names(games: AtariVectorEnv) -> list[str]:
+  """Such as NOOP and FIRE."""
+  return [action.name for action in games.ale.get_action_set()]
+
+
+def policy_returns(
+  game: str, config: AtariConfig, num_episodes: int, policy: Callable[[int, int], np.ndarray]
+) -> list[float]:
+  """Unclipped returns of whole games, played side by side; of each emulator its first game counts.
+
+  Args:
+    game: the game.
+    config: preprocessing.
+    num_episodes: how many games.
+    policy: step number, number of actions -> actions [num_episodes].
+  """
+  games = AtariVectorEnv(game, num_episodes, num_threads=config.num_threads, **vector_options(config, 1))
+  games.reset(seed=np.arange(num_episodes))
+  returns, done, t = np.zeros(num_episodes), np.zeros(num_episodes, bool), 0
+  while not done.all():
+    actions = policy(t, int(games.single_action_space.n)).astype(np.int32)
+    _, reward, terminated, truncated, _ = games.step(actions)
+    returns += np.where(done, 0, reward)
+    done, t = done | terminated | truncated, t + 1
+  return returns.tolist()
+
+
+def random_returns(game: str, config: AtariConfig, num_episodes: int) -> list[float]:
+  """Of uniformly random actions."""
+  rng = np.random.default_rng(0)
+  return policy_returns(game, config, num_episodes, lambda _, n: rng.integers(0, n, num_episodes))
+
+
+def constant_returns(game: str, config: AtariConfig, num_episodes: int) -> dict[str, list[float]]:
+  """Of each action when nothing else is ever done, by the action's name."""
+  names = action_names(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
+  play_always = lambda action: policy_returns(game, config, num_episodes, lambda *_: np.full(num_episodes, action))
+  return {name: play_always(action) for action, name in enumerate(names)}
+
+
+def play(
+  agent: Agent,
+  trained: dict[str, Any],
+  reference: Distribution,
+  game: str,
+  config: AtariConfig,
+  frame_stack: int,
+  seed: int,
+  num_steps: int = 300,
+) -> Scene:
+  """The first steps of a game played under one index, with the posterior over all action values at each.
+
+  Two emulators with the same seed and actions play the same game: one shows what the agent sees, one the screen.
+
+  Args:
+    agent: the agent.
+    trained: `params` and `prior`, of one seed.
+    reference: distribution of the index.
+    game: the game.
+    config: preprocessing.
+    frame_stack: frames of an observation.
+    seed: of emulators and index.
+    num_steps: how long at most; shorter if the game ends.
+  """
+  key = jax.random.key(seed)
+  learner = LearnerState(trained['params'], trained['prior'], (), (), jnp.zeros((), jnp.int32))
+  environment = AtariEnvironment(game, config, seed, frame_stack, training=False)
+  shown = AtariVectorEnv(game, 1, num_threads=1, **{**vector_options(config, 1), **_SCREEN})
+  act = jax.jit(lambda *args: agent.act(*args, evaluation=True))
+  posterior = jax.jit(agent.posterior)
+  actor, timestep = agent.init_actor(key), environment.reset()
+  screen = shown.reset(seed=np.asarray([seed]))[0]
+  steps = []
+  for t in range(num_steps):
+    actor, output = act(learner, actor, from_dm_env(timestep), jax.random.fold_in(key, t))
+    q = jax.device_get(posterior(learner, timestep.observation))
+    action, picture = int(output.action), screen[0, 0].copy()
+    timestep = environment.step(action)
+    screen = shown.step(np.asarray([action], np.int32))[0]
+    mean = q.mean + reference.mean * q.factor.sum(axis=-1)
+    variance = reference.second_moment * np.square(q.factor).sum(axis=-1) - np.square(mean - q.mean)
+    steps.append((picture, mean, np.sqrt(np.maximum(variance, 0.0)), action, timestep.reward))
+    if timestep.last():
+      break
+  screens, means, stds, actions, rewards = (np.stack(x) for x in zip(*steps, strict=True))
+  return Scene(screens, means, stds, actions, action_names(shown), rewards)
