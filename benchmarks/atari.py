@@ -29,18 +29,21 @@ _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of 
 
 CAPACITY = 20_000  # time steps in replay; the ring is written in place, so its size costs nothing
 BASE = dataclasses.replace(ha.presets.fast_cpu(), replay_capacity=CAPACITY)
-FAST = 'data-efficient torso, as products'
+PIXELS = dataclasses.replace(BASE, frame_layout='pixels')
+FAST = 'data-efficient torso, windows in replay'
 PROGRAMS = {
   FAST: BASE,
-  'data-efficient torso, as convolutions': dataclasses.replace(BASE, convolution_method='convolutions'),
+  'data-efficient torso, pixels in replay': PIXELS,
+  'data-efficient torso, as convolutions': dataclasses.replace(PIXELS, convolution_method='convolutions'),
   'data-efficient torso, bfloat16': dataclasses.replace(BASE, compute_dtype='bfloat16'),
   'data-efficient torso, 4 environments, an update each': dataclasses.replace(BASE, num_envs=4),
   'data-efficient torso, 4 environments, an update for all': dataclasses.replace(BASE, num_envs=4, update_ratio=0.25),
   'data-efficient torso, 100,000 rows': dataclasses.replace(BASE, replay_capacity=100_000),
-  'Nature torso, as products': dataclasses.replace(BASE, torso='nature'),
-  'Nature torso, as convolutions': dataclasses.replace(BASE, torso='nature', convolution_method='convolutions'),
+  'Nature torso, as products': dataclasses.replace(PIXELS, torso='nature'),
+  'Nature torso, as convolutions': dataclasses.replace(PIXELS, torso='nature', convolution_method='convolutions'),
 }
 BARS = {FAST: 150.0}  # interactions per second that two cores of an ordinary CPU should reach
+_TORSOS = {'data_efficient': BASE, 'nature': dataclasses.replace(PIXELS, torso='nature')}
 _EMULATORS = ((1, 1), (4, 2), (10, 2))  # games, threads
 
 
@@ -104,7 +107,7 @@ def program_rows(game: str, quick: bool) -> list[Row]:
 
 def part_rows(game: str, torso: str, quick: bool) -> list[Row]:
   """Microseconds of every part of a step beside the whole."""
-  setup = programs.make_atari_setup(game, dataclasses.replace(BASE, torso=torso))
+  setup = programs.make_atari_setup(game, _TORSOS[torso])
   inputs = programs.make_inputs(setup)
   num_steps, cases = (20 if torso == 'nature' else 100) if quick else (60 if torso == 'nature' else 300), {}
   for name, make in parts.PARTS.items():
@@ -141,8 +144,6 @@ def main(argv: list[str]) -> None:
   timing.write_csv(path, ('what', 'value', 'unit', 'bar', 'hardware'), table)
   print(f'\n{path}')
 
-
-_TORSOS = ('data_efficient', 'nature')
 
 if __name__ == '__main__':
   app.run(main)

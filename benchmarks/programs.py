@@ -14,6 +14,7 @@ import hyperagent_jax as ha
 from benchmarks.timing import BLOCK
 from hyperagent_jax.envs import atari
 from hyperagent_jax.interaction import ActingDraws, LearningDraws, make_interaction
+from hyperagent_jax.networks import frame_layout
 from hyperagent_jax.types import batched, tree_index
 
 CAPACITY = 250_000  # time steps that replay holds, per seed
@@ -98,7 +99,14 @@ def make_atari_setup(game: str, config: ha.HyperAgentConfig, fill: int = 2_000) 
   games = atari.make_atari(game, atari.AtariConfig(), 1, config.num_envs, 1, num_groups=1)
   network = ha.make_network(config, games.environment.num_actions)
   agent = ha.make_hyperagent(network, ha.make_optimizer(config), config)
-  replay = ha.make_replay(config.replay_capacity, config.num_envs, config.n_step, config.discount, config.frame_stack)
+  replay = ha.make_replay(
+    config.replay_capacity,
+    config.num_envs,
+    config.n_step,
+    config.discount,
+    config.frame_stack,
+    frame_layout(config),
+  )
   runner = ha.make_runner(agent, games.environment, replay, config, games.eval_environment, 1)
   state = runner.prefill(runner.init([0], games.params), fill)
   return Setup(config, games.environment, network, agent, replay, runner, 1, fill, state)

@@ -35,7 +35,7 @@ from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import atari
 from hyperagent_jax.envs.atari import AtariConfig
-from hyperagent_jax.networks import make_network
+from hyperagent_jax.networks import frame_layout, make_network
 from hyperagent_jax.replay import make_replay
 from hyperagent_jax.runner import Runner, make_runner
 from hyperagent_jax.seeds import default_seed_axis, num_devices_used
@@ -147,7 +147,12 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   # No more rows than a run can fill: one for each step, its first one included.
   capacity = min(agent_config.replay_capacity, s.train.max_interactions + agent_config.num_envs)
   replay = make_replay(
-    capacity, agent_config.num_envs, agent_config.n_step, agent_config.discount, agent_config.frame_stack
+    capacity,
+    agent_config.num_envs,
+    agent_config.n_step,
+    agent_config.discount,
+    agent_config.frame_stack,
+    frame_layout(agent_config),
   )
   games = atari.make_atari(
     game,

@@ -34,7 +34,7 @@ COLUMNS = (*metrics.COLUMNS, 'size', 'solved', 'loss', 'grad_norm')
 # What the environment fixes, and what is for screens only.
 _NOT_FLAGS = (
   *('torso', 'grid_size', 'frame_stack', 'max_abs_reward'),
-  *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype'),
+  *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
 )
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.replay import PIXELS, FrameLayout
 from hyperagent_jax.torsos import (
   DATA_EFFICIENT,
   NATURE,
@@ -20,6 +21,7 @@ from hyperagent_jax.torsos import (
   deep_sea_observations,
   deep_sea_row,
   glorot_normal,
+  nested_windows,
 )
 from hyperagent_jax.types import Array, HyperQ, Network, Params, PRNGKey
 
@@ -99,6 +101,13 @@ def make_torso(config: HyperAgentConfig) -> nn.Module:
     config.convolution_method,
     config.compute_dtype,
   )
+
+
+def frame_layout(config: HyperAgentConfig) -> FrameLayout:
+  """How replay keeps the frames of the configured torso."""
+  if config.frame_layout == 'pixels':
+    return PIXELS
+  return FrameLayout(lambda frame: nested_windows(frame[None], DATA_EFFICIENT)[:, 0], 1)
 
 
 def make_network(config: HyperAgentConfig, num_actions: int) -> Network:

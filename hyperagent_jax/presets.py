@@ -64,4 +64,4 @@ def atari_published_code() -> HyperAgentConfig:
 
 def fast_cpu() -> HyperAgentConfig:
   """Atari on a few CPU cores: as `atari`, with the data-efficient torso and a replay for 100,000 interactions."""
-  return dataclasses.replace(atari(), torso='data_efficient', replay_capacity=100_000)
+  return dataclasses.replace(atari(), torso='data_efficient', frame_layout='windows', replay_capacity=100_000)

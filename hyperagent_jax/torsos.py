@@ -111,8 +111,8 @@ def nested_windows(frames: Array, layers: tuple[ConvLayer, ...]) -> Array:
   """Pixels of [F, h, w] frames in the order in which layers of windows that do not overlap consume them.
 
   Returns:
-    [R, K], a row for each window of the first layer that the last layer's windows reach, with the rows of one window of
-    the next layer together, and so on: each layer then is a reshape and one product. K = F k k, frame by frame.
+    [R, F, k, k], an entry for each window of the first layer that the last layer's windows reach, with the entries of
+    one window of the next layer together, and so on: each layer then is a reshape and one product.
   """
   sizes = [layer.size for layer in layers]
   num_frames = frames.shape[0]
@@ -125,7 +125,7 @@ def nested_windows(frames: Array, layers: tuple[ConvLayer, ...]) -> Array:
   row_axes, column_axes = range(1, n + 2), range(n + 2, 2 * n + 3)
   order = [a for pair in zip(row_axes, column_axes, strict=True) for a in pair]
   order.insert(2 * n, 0)  # frames just outside the first layer's own rows and columns
-  return x.transpose(order).reshape(-1, num_frames * sizes[0] ** 2)
+  return x.transpose(order).reshape(-1, num_frames, sizes[0], sizes[0])
 
 
 def _activate(x: Array, bias: Array) -> Array:  # [..., O], [O]
@@ -135,8 +135,9 @@ def _activate(x: Array, bias: Array) -> Array:  # [..., O], [O]
 class ScreenTorso(nn.Module):
   """Convolutions over a stack of frames, then an MLP.
 
-  `method` is 'products', 'convolutions', or 'auto': products on CPU and convolutions elsewhere. All give the same
-  numbers to rounding.
+  Frames come as they are, [F, h, w], or cut into `nested_windows`, [R, F, k, k], which is work done once for a frame
+  that replay keeps. `method` is 'products', 'convolutions', or 'auto': products on CPU and convolutions elsewhere.
+  All give the same numbers to rounding.
   """
 
   layers: tuple[ConvLayer, ...]
@@ -147,9 +148,10 @@ class ScreenTorso(nn.Module):
   dtype: str = 'float32'  # of the convolutions and their gradients; parameters and what follows are float32
 
   @nn.compact
-  def __call__(self, observation: Array) -> Array:  # [F, h, w] uint8 -> [H]
+  def __call__(self, observation: Array) -> Array:  # [F, h, w] or [R, F, k, k] uint8 -> [H]
     """Features of one stack of frames."""
-    num_in, kernels, biases = observation.shape[0], [], []
+    is_cut = observation.ndim == 4
+    num_in, kernels, biases = observation.shape[1 if is_cut else 0], [], []
     for i, layer in enumerate(self.layers):
       shape = (layer.size, layer.size, num_in, layer.features)
       kernels.append(self.param(f'kernel_{i}', glorot_normal, shape))
@@ -158,7 +160,8 @@ class ScreenTorso(nn.Module):
     # Scaling the first kernel is scaling the pixels, and cheaper.
     kernels[0] = kernels[0] / self.pixel_divisor
     kernels = [k.astype(self.dtype) for k in kernels]
-    x = self._convolutions()(observation, kernels, biases).astype(jnp.float32)
+    convolutions = self._products_of_windows if is_cut else self._convolutions()
+    x = convolutions(observation, kernels, biases).astype(jnp.float32)
     if self.normalize_features:
       low, high = jnp.min(x), jnp.max(x)
       x = (x - low) / (high - low + 1e-8)
@@ -169,7 +172,8 @@ class ScreenTorso(nn.Module):
   def _convolutions(self) -> Callable[[Array, list[Array], list[Array]], Array]:
     """The configured way from a stack of frames to flat convolutional features, in row-major order of [P, Q, O]."""
     overlap = any(layer.size != layer.stride for layer in self.layers)
-    products = self._by_layers(convolve_by_products) if overlap else self._nested
+    cut = lambda x, *weights: self._products_of_windows(nested_windows(x, self.layers), *weights)
+    products = self._by_layers(convolve_by_products) if overlap else cut
     direct = self._by_layers(convolve)
     if self.method == 'auto':
       return lambda *args: jax.lax.platform_dependent(*args, cpu=products, default=direct)
@@ -184,8 +188,8 @@ class ScreenTorso(nn.Module):
 
     return apply
 
-  def _nested(self, observation: Array, kernels: list[Array], biases: list[Array]) -> Array:
-    x = nested_windows(observation, self.layers).astype(self.dtype)
+  def _products_of_windows(self, windows: Array, kernels: list[Array], biases: list[Array]) -> Array:
+    x = windows.astype(self.dtype)
     kernels = [kernels[0].transpose(2, 0, 1, 3), *kernels[1:]]  # frame by frame, as the pixels come
     for kernel, bias in zip(kernels, biases, strict=True):
       flat = kernel.reshape(-1, kernel.shape[-1])
