@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -35,11 +36,12 @@ from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import atari
 from hyperagent_jax.envs.atari import AtariConfig
+from hyperagent_jax.interaction import make_interaction, seed_key
 from hyperagent_jax.networks import frame_layout, make_network
-from hyperagent_jax.replay import make_replay
+from hyperagent_jax.replay import Replay, make_replay
 from hyperagent_jax.runner import Runner, make_runner
 from hyperagent_jax.seeds import default_seed_axis, num_devices_used
-from hyperagent_jax.types import Agent
+from hyperagent_jax.types import Agent, TimeStep
 
 COLUMNS = (*metrics.COLUMNS, 'game', 'loss', 'grad_norm')
 PRESETS = {'atari': presets.atari, 'atari_published_code': presets.atari_published_code, 'fast_cpu': presets.fast_cpu}
@@ -61,10 +63,14 @@ class TrainConfig:
 
 
 _RUN = dataclasses.replace(RunConfig(), num_seeds=4, eval_period=20_000, num_eval_episodes=10, checkpoint_period=50_000)
-config.define_flags(presets.atari(), skip=_NOT_FLAGS)
-for _settings in (_RUN, OutputConfig(), AtariConfig(), TrainConfig()):
-  config.define_flags(_settings)
-flags.adopt_module_key_flags(config)  # so that --help lists them
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Makes a flag of every setting."""
+  config.define_flags(presets.atari(), flag_values, skip=_NOT_FLAGS)
+  for settings in (_RUN, OutputConfig(), AtariConfig(), TrainConfig()):
+    config.define_flags(settings, flag_values)
+  flags.adopt_module_key_flags(config, flag_values)  # so that --help lists them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +95,17 @@ class Settings:
     return {**run_lib.settings_of(self.agent, self.run, self.env, self.train), **options}
 
 
-def read_settings() -> Settings:
+def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
   """All flags as validated settings.
 
   Raises:
     ConfigError: on the first that cannot be used.
   """
-  run, output, env, train_config = (config.from_flags(c) for c in (_RUN, OutputConfig(), AtariConfig(), TrainConfig()))
+  groups = (_RUN, OutputConfig(), AtariConfig(), TrainConfig())
+  run, output, env, train_config = (config.from_flags(group, flag_values) for group in groups)
   for settings in (run, output, env, train_config):
     config.validate_fields(settings)
-  agent_config = config.from_flags(PRESETS[train_config.preset]())
+  agent_config = config.from_flags(PRESETS[train_config.preset](), flag_values)
   config.validate(agent_config)
   if agent_config.torso not in ('nature', 'data_efficient'):
     raise ConfigError(f'--torso={agent_config.torso}: must be nature or data_efficient for screens')
@@ -154,6 +161,7 @@ def make_trainer(game: str, s: Settings) -> Trainer:
     agent_config.frame_stack,
     frame_layout(agent_config),
   )
+  check_memory(agent, replay, num_actions, s, one_by_one=seed_axis == 'map' and num_devices < len(s.seeds))
   games = atari.make_atari(
     game,
     s.env,
@@ -166,7 +174,6 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   runner = make_runner(
     agent, games.environment, replay, agent_config, games.eval_environment, s.run.num_eval_episodes, devices, seed_axis
   )
-  check_memory(runner, games.params, s, one_by_one=seed_axis == 'map' and num_devices < len(s.seeds))
   task = Task(
     name=game,
     environment_name=games.environment.name,
@@ -186,14 +193,18 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   return Trainer(task, agent, runner)
 
 
-def check_memory(runner: Runner, env_params: Any, s: Settings, one_by_one: bool) -> None:
+def check_memory(agent: Agent, replay: Replay, num_actions: int, s: Settings, one_by_one: bool) -> None:
   """Refuses, before anything is allocated, what would not fit.
 
   Raises:
     ConfigError: naming what it takes and what there is.
   """
-  shapes = jax.tree.leaves(runner.shape(s.seeds, env_params))
-  state = sum(x.size * x.dtype.itemsize for x in shapes if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key))
+  interaction = make_interaction(agent, replay, num_actions, s.agent)
+  screens = jnp.zeros((s.agent.num_envs, s.agent.frame_stack, s.env.screen_size, s.env.screen_size), jnp.uint8)
+  per_env = jnp.zeros((s.agent.num_envs,))
+  timestep = TimeStep(per_env.astype(jnp.int32), per_env, per_env, screens)
+  carry = jax.eval_shape(interaction.start, seed_key(0, s.agent.prng_impl), timestep)
+  state = len(s.seeds) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
   # Saving gathers what lies on several devices; a loop over a device's seeds holds what goes in and what comes out.
   copies = 1 if len(s.seeds) == 1 else 3 if one_by_one else 2
   needed, available = copies * state + _SPARE_BYTES, run_lib.available_memory()
@@ -284,4 +295,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+  define_flags()
   run_lib.start_main(main, 'atari')

@@ -63,5 +63,16 @@ def atari_published_code() -> HyperAgentConfig:
 
 
 def fast_cpu() -> HyperAgentConfig:
-  """Atari on a few CPU cores: as `atari`, with the data-efficient torso and a replay for 100,000 interactions."""
-  return dataclasses.replace(atari(), torso='data_efficient', frame_layout='windows', replay_capacity=100_000)
+  """Atari on a few CPU cores within 100,000 interactions.
+
+  The data-efficient torso, a replay for as many, and what learns faster at first: the learning rate of the paper's
+  text and 10-step returns, chosen on 50,000 interactions of Pong.
+  """
+  return dataclasses.replace(
+    atari(),
+    torso='data_efficient',
+    frame_layout='windows',
+    learning_rate=1e-3,
+    n_step=10,
+    replay_capacity=100_000,
+  )

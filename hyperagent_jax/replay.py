@@ -112,7 +112,7 @@ def make_replay(
   ) -> ReplayState:
     """Stores a time step [E]; `after` is a scalar that depends on all that was read from replay since the last one."""
     position = state.num_added % num_rows
-    # The oldest row that still has the rows of its stack is the next to have lost one.
+    # A row whose stack would reach an overwritten row is sampled no more; so the ring gives up frame_stack - 1 rows.
     newly_cut = state.num_added + frame_stack - 1
     cut = jnp.sum(state.rows.step_type[newly_cut % num_rows] != LAST)
     num_dropped = state.num_dropped + jnp.where(newly_cut >= num_rows, cut, 0)

@@ -209,8 +209,8 @@ def make_runner(
 
   environment = batched(environment, config.num_envs)
 
-  def reset(key: PRNGKey, env_params: Any) -> tuple[Any, TimeStep]:
-    env_keys = jax.random.split(stream_key(key, 0, Stream.RESET), config.num_envs)
+  def reset(key: PRNGKey, step: Array, env_params: Any) -> tuple[Any, TimeStep]:
+    env_keys = jax.random.split(stream_key(key, step, Stream.RESET), config.num_envs)
     return environment.reset(env_params, env_keys)
 
   def start(key: PRNGKey, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
@@ -223,14 +223,14 @@ def make_runner(
     statistics = state.statistics._replace(episode_return=jnp.zeros((config.num_envs,)))
     return RunnerState(step, state.key, env_params, env_state, carry, statistics)
 
-  compiled_reset = compiled(reset, (0, 0), 0)
+  compiled_reset = compiled(reset, (0, None, 0), 0)
   compiled_start = compiled(start, (0, 0, 0, 0), _axes())
   compiled_restart = compiled(restart, (_axes(), 0, 0, 0), _axes(), donate=(0,))
   compiled_evaluate = compiled(evaluator, (LearnerState(0, 0, 0, 0, None), 0, 0), 0)
 
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
-    return compiled_start(keys, env_params, *compiled_reset(keys, env_params))
+    return compiled_start(keys, env_params, *compiled_reset(keys, jnp.zeros((), jnp.int32), env_params))
 
   def shape(seeds: Sequence[int], env_params: Any) -> RunnerState:
     return jax.eval_shape(init, seeds, env_params)
@@ -245,7 +245,8 @@ def make_runner(
     state = jax.device_put(state, shardings(_axes(), state, mesh_for(state.key.shape[0], devices)))
     if environment.resumable:
       return state
-    return compiled_restart(state, env_params, *compiled_reset(state.key, env_params))
+    # Numbered, so that every resumption plays other games.
+    return compiled_restart(state, env_params, *compiled_reset(state.key, state.step + 1, env_params))
 
   prefill, run = (
     compiled(make_train_loop(interaction, environment, config, prefill=p), (_axes(), None), _axes(), donate=(0,))

@@ -349,6 +349,67 @@ def test_gradient_is_that_of_the_loss_with_the_target_held_fixed():
     np.testing.assert_allclose(step_taken @ direction, slope, rtol=0.03, atol=0.02 * norm / flat.size**0.5)
 
 
+PENALTY_CASES = {
+  'exact': (0.01, {}),
+  'exact_one_hot': (0.5, {'reference_distribution': 'one_hot'}),
+  'sampled': (0.01, {'update_indices': '5'}),
+}
+# Indices over which the average is that over the reference distribution, for a function affine in the index.
+EQUIVALENT = {'sphere': np.concatenate([np.eye(DIM), -np.eye(DIM)]), 'one_hot': np.eye(DIM)}
+
+
+def norm_of_mean_value_gradient(config, agent, learner, batch, draws):
+  """|d/d(params) of (1/B) sum_b E_xi Q(s_b, a_b, xi)| as a function of flat parameters, index by index."""
+  _, unflatten = jax.flatten_util.ravel_pytree(learner.params)
+
+  def mean_value(flat):
+    now = learner._replace(params=unflatten(flat))
+    total = 0.0
+    for i in range(BATCH):
+      q = agent.posterior(now, batch.o_tm1[i])
+      indices = EQUIVALENT[config.reference_distribution] if draws.index is None else draws.index[i]
+      for index in indices:
+        total += q.at(jnp.asarray(index))[batch.a_tm1[i]] / len(indices)
+    return total / BATCH
+
+  return jax.jit(lambda flat: jnp.sqrt(jnp.sum(jnp.square(jax.grad(mean_value)(flat)))))
+
+
+@pytest.mark.parametrize('weight, changes', PENALTY_CASES.values(), ids=PENALTY_CASES)
+def test_gradient_penalty_is_the_squared_norm_of_the_gradient_of_the_mean_taken_value(weight, changes):
+  # Adam's first moment is then a tenth of the gradient.
+  plain = with_(prior_scale=2.0, max_grad_norm=1e6, **changes)
+  penalised = dataclasses.replace(plain, gradient_penalty=weight)
+  agent, learner, update = make(plain)
+  batch, draws = make_batch(), agent.draw_update(jax.random.key(3), BATCH)
+  norm = norm_of_mean_value_gradient(plain, agent, learner, batch, draws)
+  flat, _ = jax.flatten_util.ravel_pytree(learner.params)
+  (old, old_metrics), (new, new_metrics) = update(learner, batch, draws), make(penalised)[2](learner, batch, draws)
+  expected = weight * float(norm(flat)) ** 2
+  rounding = 1e-6 * float(old_metrics['loss'])
+  assert expected > 100 * rounding
+  np.testing.assert_allclose(new_metrics['loss'] - old_metrics['loss'], expected, rtol=1e-3, atol=rounding)
+  # Its own gradient, by central differences in the direction of that gradient and in a random one.
+  gradient = 10 * (np.asarray(new.opt_state.mu[0], np.float64) - np.asarray(old.opt_state.mu[0], np.float64))
+  length = np.linalg.norm(gradient)
+  assert length > 0
+  random = np.random.RandomState(0).randn(flat.size)
+  for direction in (gradient / length, random / np.linalg.norm(random)):
+    h = 1e-2
+    up, down = (float(norm(flat + s * h * direction.astype(np.float32))) ** 2 for s in (1, -1))
+    np.testing.assert_allclose(gradient @ direction, weight * (up - down) / (2 * h), rtol=0.02, atol=0.01 * length)
+
+
+def test_mean_regularizer_divides_by_actions_times_features():
+  plain = make(BASE)
+  draws = plain[0].draw_update(jax.random.key(0), BATCH)
+  loss = lambda config: float(make(config)[2](plain[1], make_batch(), draws, replay_size=jnp.int32(2))[1]['loss'])
+  without, whole = loss(with_()), loss(with_(beta=50.0))
+  mean = loss(with_(beta=50.0 * ACTIONS * 5, mean_regularizer=True))
+  assert whole > 1.1 * without
+  np.testing.assert_allclose(mean - without, whole - without, rtol=1e-4)
+
+
 def test_beta_needs_the_size_of_replay_and_divides_by_it():
   agent, learner, update = make(with_(beta=0.5))
   draws = agent.draw_update(jax.random.key(0), BATCH)
@@ -463,6 +524,10 @@ def test_the_text_of_a_program_depends_on_the_configuration_alone():
     ({}, {'double_q': False}),
     ({}, {'sigma': 0.2}),
     ({}, {'beta': 0.1}),
+    ({}, {'bias_init': 'glorot'}),
+    ({}, {'mean_regularizer': True}),
+    ({}, {'gradient_penalty': 0.1}),
+    ({'gradient_penalty': 0.1}, {'gradient_penalty': 0.2}),
     ({}, {'act_resampling': 'state_dependent'}),
     ({}, {'geometric_resampling': False}),
     ({}, {'discount': 0.97}),  # by the probability of redrawing

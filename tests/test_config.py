@@ -22,6 +22,9 @@ FIELDS = {f.name: f for f in dataclasses.fields(HyperAgentConfig)}
     presets.deep_sea(2),
     presets.deep_sea(200),
     presets.vector_observations(),
+    presets.atari(),
+    presets.atari_published_code(),
+    presets.fast_cpu(),
     HyperAgentConfig(update_indices='20', target_index='dependent'),
     HyperAgentConfig(update_ratio=0.5),
     HyperAgentConfig(update_ratio=0.25, num_envs=4),
@@ -34,6 +37,10 @@ FIELDS = {f.name: f for f in dataclasses.fields(HyperAgentConfig)}
     HyperAgentConfig(discount=1.0),
     HyperAgentConfig(prior_scale=0.0, prior_std=0.0, sigma=0.0, beta=0.0),
     HyperAgentConfig(grid_size=46340),
+    HyperAgentConfig(torso='data_efficient', prior_storage='replay', compute_dtype='bfloat16', pixel_divisor=1e-3),
+    HyperAgentConfig(convolution_method='products', normalize_features=True),  # no screen, nothing to do
+    HyperAgentConfig(replay_capacity=40, min_replay=20, n_step=5, num_envs=4, frame_stack=4),
+    HyperAgentConfig(gradient_penalty=0.0, max_abs_reward=0.5, mean_regularizer=True),
   ],
 )
 def test_valid_configurations_pass(config):
@@ -42,7 +49,7 @@ def test_valid_configurations_pass(config):
 
 # Changes, and what the one line of the error must hold: the flag, its value, what is allowed.
 INVALID = [
-  ({'torso': 'cnn'}, '--torso=cnn', 'one of deep_sea, mlp'),
+  ({'torso': 'cnn'}, '--torso=cnn', 'one of deep_sea, mlp, nature, data_efficient'),
   ({'grid_size': 1}, '--grid_size=1', 'at least 2'),
   ({'grid_size': 46341}, '--grid_size=46341', 'at most 46340'),
   ({'hidden_sizes': ()}, '--hidden_sizes=', 'at least one layer'),
@@ -54,6 +61,30 @@ INVALID = [
   ({'prior_std': -0.5}, '--prior_std=-0.5', 'at least 0'),
   ({'prior_storage': 'disk'}, '--prior_storage=disk', 'one of table, replay'),
   ({'torso': 'mlp'}, '--prior_storage=table', 'must be replay'),
+  ({'torso': 'nature'}, '--prior_storage=table', 'must be replay'),
+  ({'torso': 'data_efficient'}, '--prior_storage=table', 'must be replay'),
+  ({'bias_init': 'zeros'}, '--bias_init=zeros', 'one of sphere, glorot'),
+  ({'pixel_divisor': 0.0}, '--pixel_divisor=0.0', 'above 0'),
+  ({'pixel_divisor': -255.0}, '--pixel_divisor=-255.0', 'above 0'),
+  ({'convolution_method': 'fft'}, '--convolution_method=fft', 'one of auto, products, convolutions'),
+  ({'frame_layout': 'rows'}, '--frame_layout=rows', 'one of pixels, windows'),
+  ({'frame_layout': 'windows'}, '--frame_layout=windows', 'only for --torso=data_efficient'),
+  (
+    {'frame_layout': 'windows', 'torso': 'nature', 'prior_storage': 'replay'},
+    '--frame_layout=windows',
+    'only for --torso=data_efficient',
+  ),
+  (
+    {
+      'frame_layout': 'windows',
+      'torso': 'data_efficient',
+      'prior_storage': 'replay',
+      'convolution_method': 'convolutions',
+    },
+    '--frame_layout=windows',
+    'computed as products',
+  ),
+  ({'compute_dtype': 'float16'}, '--compute_dtype=float16', 'one of float32, bfloat16'),
   ({'reference_distribution': 'normal'}, '--reference_distribution=normal', 'one of sphere, gaussian'),
   ({'perturbation_distribution': 'one_hot'}, '--perturbation_distribution=one_hot', 'one of sphere, gaussian'),
   ({'num_nonzero': 0}, '--num_nonzero=0', 'at least 1'),
@@ -80,6 +111,9 @@ INVALID = [
   ({'sigma': -1e-4}, '--sigma=-0.0001', 'at least 0'),
   ({'sigma': float('inf')}, '--sigma=inf', 'finite'),
   ({'beta': -1.0}, '--beta=-1.0', 'at least 0'),
+  ({'gradient_penalty': -0.01}, '--gradient_penalty=-0.01', 'at least 0'),
+  ({'max_abs_reward': -1.0}, '--max_abs_reward=-1.0', 'at least 0'),
+  ({'max_abs_reward': float('inf')}, '--max_abs_reward=inf', 'finite'),
   ({'act_resampling': 'never'}, '--act_resampling=never', 'one of state_independent, state_dependent'),
   ({'act_num_indices': 0}, '--act_num_indices=0', 'at least 1'),
   ({'optimism_quantile': 0.0}, '--optimism_quantile=0.0', 'above 0'),
@@ -103,8 +137,14 @@ INVALID = [
   (
     {'replay_capacity': 27, 'min_replay': 20, 'n_step': 5, 'num_envs': 4},
     '--replay_capacity=27',
-    'at least num_envs * (n_step + 2) = 28',
+    'at least num_envs * (n_step + frame_stack + 1) = 28',
   ),
+  (
+    {'replay_capacity': 39, 'min_replay': 20, 'n_step': 5, 'num_envs': 4, 'frame_stack': 4},
+    '--replay_capacity=39',
+    'at least num_envs * (n_step + frame_stack + 1) = 40',
+  ),
+  ({'frame_stack': 0}, '--frame_stack=0', 'at least 1'),
   ({'prng_impl': 'mt19937'}, '--prng_impl=mt19937', 'one of threefry2x32'),
 ]
 
@@ -172,7 +212,12 @@ CHANGED = HyperAgentConfig(
   posterior_scale=0.1,
   prior_scale=0.2,
   prior_std=0.3,
+  bias_init='glorot',
   prior_storage='replay',
+  pixel_divisor=128.0,
+  normalize_features=True,
+  convolution_method='products',
+  compute_dtype='bfloat16',
   reference_distribution='cube',
   perturbation_distribution='sparse',
   num_nonzero=2,
@@ -186,6 +231,9 @@ CHANGED = HyperAgentConfig(
   n_step=3,
   sigma=1e-4,
   beta=0.01,
+  mean_regularizer=True,
+  gradient_penalty=0.02,
+  max_abs_reward=1.5,
   act_resampling='state_dependent',
   geometric_resampling=False,
   act_num_indices=4,
@@ -199,6 +247,8 @@ CHANGED = HyperAgentConfig(
   update_ratio=0.5,
   min_replay=2000,
   replay_capacity=500_000,
+  frame_stack=4,
+  frame_layout='windows',
   prng_impl='rbg',
 )
 

@@ -11,8 +11,8 @@ from hyperagent_jax import types
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.networks import make_network
-from hyperagent_jax.replay import make_replay
-from hyperagent_jax.types import FIRST, LAST, MID, Extras, TimeStep
+from hyperagent_jax.replay import PIXELS, FrameLayout, make_replay
+from hyperagent_jax.types import FIRST, LAST, MID, Extras, HyperQ, TimeStep
 
 GAMMA = 0.9
 
@@ -47,10 +47,13 @@ def make_stream(num_envs, num_rows, seed):
   return rows
 
 
-def oracle(rows, num_kept, n):
-  """All n-step transitions that may be drawn, oldest first, straight from the formulas of section 3."""
+def oracle(rows, num_kept, n, frame_stack=1):
+  """All n-step transitions that may be drawn, oldest first, straight from the formulas of section 3.
+
+  Of the rows that are kept, the oldest have lost frames of their stacks and may not be drawn.
+  """
   transitions = []
-  for t in range(max(0, len(rows) - num_kept), len(rows) - n):
+  for t in range(max(0, len(rows) - num_kept + frame_stack - 1), len(rows) - n):
     for e in range(len(rows[0]['reward'])):
       if rows[t]['step_type'][e] == LAST:
         continue
@@ -85,8 +88,8 @@ def empty(replay, row):
 
 
 @functools.cache
-def compiled(capacity, num_envs, n):
-  replay = make_replay(capacity, num_envs, n, GAMMA)
+def compiled(capacity, num_envs, n, frame_stack=1):
+  replay = make_replay(capacity, num_envs, n, GAMMA, frame_stack)
   return replay, jax.jit(functools.partial(add_row, replay)), jax.jit(replay.sample)
 
 
@@ -214,6 +217,215 @@ def test_empty_replay_does_not_alias_so_that_it_can_be_donated():
   state = empty(make_replay(10, 2, 1, GAMMA), rows[0])
   pointers = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(state)]
   assert len(set(pointers)) == len(pointers)
+
+
+@pytest.mark.parametrize('num_envs, n, frame_stack', [(1, 1, 1), (3, 5, 1), (1, 5, 4), (2, 3, 4)])
+def test_replay_without_room_for_a_transition_and_its_stacks_is_refused(num_envs, n, frame_stack):
+  least = num_envs * (n + frame_stack + 1)
+  make_replay(least, num_envs, n, GAMMA, frame_stack)
+  with pytest.raises(ValueError, match=f'capacity={least - 1}: must be at least {least}'):
+    make_replay(least - 1, num_envs, n, GAMMA, frame_stack)
+
+
+# --------------------------------------------------------------------------------------------------------- frame stacks
+
+
+def name_frame(t, env):
+  """A frame [2, 3] that names its row and environment, and is nowhere blank."""
+  return np.array([[t % 250 + 1, env + 1, t // 250 + 1], [255 - t % 250, 7, 9]], np.uint8)
+
+
+def stacked(rows, frame_stack, first_row=0):
+  """The rows with an environment's own stacks, blank before the start of an episode, as observations."""
+  num_envs = len(rows[0]['reward'])
+  blank = np.zeros((2, 3), np.uint8)
+  frames = [[] for _ in range(num_envs)]
+  result = []
+  for t, row in enumerate(rows, start=first_row):
+    observation = []
+    for e in range(num_envs):
+      frames[e] = [blank] * frame_stack if row['step_type'][e] == FIRST else frames[e]
+      frames[e] = [*frames[e][1:], name_frame(t, e)]
+      observation.append(np.stack(frames[e]))
+    result.append({**row, 'observation': np.stack(observation)})
+  return result
+
+
+def drawn_in_order(replay, sample, state, num_bits):
+  size = int(replay.size(state))
+  batch = as_dicts(sample(state, jnp.arange(num_bits, dtype=jnp.uint32)), size) if size else []
+  return batch, size
+
+
+def assert_same_in_order(drawn, expected, when):
+  """All fields of all transitions; observations to the bit."""
+  assert len(drawn) == len(expected), when
+  if not expected:
+    return
+  for k in expected[0]:
+    x, y = np.stack([d[k] for d in drawn]), np.stack([e[k] for e in expected])
+    if k in ('o_tm1', 'o_t'):
+      assert x.dtype == np.uint8
+      np.testing.assert_array_equal(x, y, err_msg=f'{k} {when}')
+    else:
+      np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=f'{k} {when}')
+
+
+@pytest.mark.parametrize(
+  'num_envs, num_kept, n, frame_stack',
+  [(1, 11, 1, 4), (2, 9, 1, 3), (1, 8, 3, 4), (2, 13, 3, 4), (1, 10, 5, 4), (2, 11, 5, 3), (2, 10, 5, 4)],
+)
+def test_stacks_and_all_else_equal_the_oracle_at_every_row_over_several_wraps(num_envs, num_kept, n, frame_stack):
+  capacity = num_envs * num_kept + num_envs - 1  # what is left over makes no row
+  rows = stacked(make_stream(num_envs, 6 * num_kept + 3, seed=10 * num_envs + n), frame_stack)
+  replay, add, sample = compiled(capacity, num_envs, n, frame_stack)
+  state = empty(replay, rows[0])
+  starts_seen = set()
+  for t, row in enumerate(rows):
+    # Whatever else a stack holds, only its newest frame is looked at.
+    newest_only = row['observation'].copy()
+    newest_only[:, :-1] = 200
+    state = add(state, {**row, 'observation': newest_only})
+    expected = oracle(rows[: t + 1], num_kept, n, frame_stack)
+    drawn, size = drawn_in_order(replay, sample, state, capacity)
+    assert bool(replay.can_sample(state)) == (size > 0)
+    assert_same_in_order(drawn, expected, f'after row {t}')
+    starts_seen |= {tuple(d['o_tm1'][-1].ravel()) for d in drawn}
+  # Every entry that is not LAST gets its turn, but for the newest.
+  valid = {(t, e) for t in range(len(rows) - n) for e in range(num_envs) if rows[t]['step_type'][e] != LAST}
+  assert starts_seen == {tuple(name_frame(*x).ravel()) for x in valid}
+  assert state.rows.observation.shape == (num_kept + 1, num_envs, 2, 3)  # each frame once, and the blank one
+
+
+@pytest.mark.parametrize('stack_axis', [0, 1, 2])
+def test_frames_kept_in_another_layout_are_stacked_in_it(stack_axis):
+  """Encoded once, when they are stored; the rest is as with frames as they are."""
+  num_kept, n, encode = 11, 3, lambda frame: frame.T[:, :1] + 2
+  rows = stacked(make_stream(2, 40, seed=1), 4)
+  states, samples = [], []
+  for layout in (PIXELS, FrameLayout(encode, stack_axis)):
+    replay = make_replay(2 * num_kept, 2, n, GAMMA, 4, layout)
+    state, add = empty(replay, rows[0]), jax.jit(functools.partial(add_row, replay))
+    for row in rows:
+      state = add(state, row)
+    states.append(state)
+    samples.append(replay.sample(state, jnp.arange(replay.size(state), dtype=jnp.uint32)))
+  plain, other = samples
+  for field in ('o_tm1', 'o_t'):
+    frames = np.asarray(getattr(plain, field))
+    is_frame = frames.any(axis=(2, 3))[:, :, None, None]  # blank ones are 0 in every layout
+    expected = np.where(is_frame, frames.swapaxes(2, 3)[..., :1] + 2, 0)
+    np.testing.assert_array_equal(getattr(other, field), np.moveaxis(expected, 1, 1 + stack_axis))
+  same = lambda batch: batch._replace(o_tm1=None, o_t=None)
+  jax.tree.map(np.testing.assert_array_equal, same(plain), same(other))
+  assert states[1].rows.observation.shape == (num_kept + 1, 2, 3, 1)
+
+
+def stack_of(*numbers):
+  """The stack of one environment's frames with these row numbers; None is blank."""
+  return np.stack([np.zeros((2, 3), np.uint8) if t is None else name_frame(t, 0) for t in numbers])
+
+
+def test_stacks_by_hand_over_the_end_of_a_game_and_a_lost_life():
+  kinds = [(FIRST, 1), (MID, 1), (LAST, 0), (FIRST, 1), (MID, 1), (MID, 0), (MID, 1), (MID, 1), (LAST, 1), (FIRST, 1)]
+  rows = [
+    dict(
+      step_type=np.array([step_type]),
+      reward=np.array([10.0**t], np.float32),
+      discount=np.array([discount], np.float32),
+      action=np.array([t], np.int32),
+      noise=np.zeros((1, 2), np.float32),
+    )
+    for t, (step_type, discount) in enumerate(kinds)
+  ]
+  rows = stacked(rows, 4)
+  replay, add, sample = compiled(20, 1, 1, 4)
+  state = empty(replay, rows[0])
+  for row in rows:
+    state = add(state, row)
+  drawn, size = drawn_in_order(replay, sample, state, 20)
+  assert size == 7 and [int(d['a_tm1']) for d in drawn] == [0, 1, 3, 4, 5, 6, 7]  # no LAST row
+  by_row = {int(d['a_tm1']): d for d in drawn}
+  same = np.testing.assert_array_equal
+  same(by_row[0]['o_tm1'], stack_of(None, None, None, 0))
+  same(by_row[1]['o_t'], stack_of(None, 0, 1, 2))
+  # The next game begins with blank frames, not with those of the last one.
+  same(by_row[3]['o_tm1'], stack_of(None, None, None, 3))
+  same(by_row[3]['o_t'], stack_of(None, None, 3, 4))
+  # A life lost ends the future's worth and nothing else: the state after it has its whole stack.
+  assert by_row[4]['discount_t'] == 0
+  same(by_row[5]['o_tm1'], stack_of(None, 3, 4, 5))
+  same(by_row[6]['o_tm1'], stack_of(3, 4, 5, 6))
+  same(by_row[7]['o_t'], stack_of(5, 6, 7, 8))
+  np.testing.assert_allclose(by_row[7]['discount_t'], 0.9)
+
+
+def end_of_part(rows):
+  """The rows as they should look after `truncate`."""
+  return [*rows[:-1], {**rows[-1], 'step_type': np.full_like(rows[-1]['step_type'], LAST)}]
+
+
+@pytest.mark.parametrize('num_envs, n, frame_stack', [(2, 1, 1), (1, 3, 4), (2, 3, 3)])
+def test_truncate_ends_the_episodes_under_way_as_the_oracle_says(num_envs, n, frame_stack):
+  num_kept = 12
+  replay, add, sample = compiled(num_envs * num_kept, num_envs, n, frame_stack)
+  truncate = jax.jit(replay.truncate)
+  rows, state, newest_kinds = [], None, set()
+  for part in range(12):  # at any moment of the episodes, every environment then starts anew
+    length = 1 + (5 * part) % 9
+    new = make_stream(num_envs, length, seed=part)
+    if frame_stack > 1:
+      new = stacked(new, frame_stack, first_row=len(rows))
+    for row in new:
+      state = add(empty(replay, row) if state is None else state, row)
+      rows = [*rows, row]
+    newest_kinds |= set(rows[-1]['step_type'].tolist())
+    state, rows = truncate(state), end_of_part(rows)
+    expected = oracle(rows, num_kept, n, frame_stack)
+    drawn, size = drawn_in_order(replay, sample, state, num_envs * num_kept)
+    assert size == len(expected)
+    for d, e in zip(drawn, expected, strict=True):
+      jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), d, e)
+  assert newest_kinds == {FIRST, MID, LAST}
+
+
+def test_truncated_by_hand_transitions_bootstrap_from_the_newest_row_and_none_crosses_it():
+  replay, add, sample = compiled(20, 1, 3, 4)
+  kinds = [FIRST, MID, MID, MID, FIRST, MID, MID, MID]
+  rows = [
+    dict(
+      step_type=np.array([k]),
+      reward=np.array([10.0**t], np.float32),
+      discount=np.array([0.5 if t == 3 else 1.0], np.float32),
+      action=np.array([t], np.int32),
+      noise=np.zeros((1, 2), np.float32),
+    )
+    for t, k in enumerate(kinds)
+  ]
+  rows = stacked(rows, 4)
+  state = empty(replay, rows[0])
+  for t, row in enumerate(rows):
+    state = add(state if t != 4 else replay.truncate(state), row)
+  drawn, _ = drawn_in_order(replay, sample, state, 20)
+  by_row = {int(d['a_tm1']): d for d in drawn}
+  assert list(by_row) == [0, 1, 2, 4]  # row 3 became LAST
+  for t, length in ((0, 3), (1, 2), (2, 1)):
+    np.testing.assert_array_equal(by_row[t]['o_t'], stack_of(0, 1, 2, 3))
+    np.testing.assert_allclose(by_row[t]['discount_t'], 0.5 * 0.9**length, rtol=1e-6)
+    np.testing.assert_allclose(by_row[t]['r_t'], sum(0.9**i * 10.0 ** (t + 1 + i) for i in range(length)), rtol=1e-6)
+  np.testing.assert_array_equal(by_row[4]['o_tm1'], stack_of(None, None, None, 4))
+
+
+def test_half_a_million_steps_of_atari_take_at_most_3_8_gigabytes():
+  timestep = TimeStep(jnp.zeros((1,), jnp.int32), jnp.zeros((1,)), jnp.ones((1,)), jnp.zeros((1, 4, 84, 84), jnp.uint8))
+  extras = Extras(noise=jnp.zeros((1, 4)), prior=HyperQ(jnp.zeros((1, 18)), jnp.zeros((1, 18, 4))))
+  replay = make_replay(500_000, 1, 5, 0.99, frame_stack=4)
+  state = jax.eval_shape(replay.init, timestep, jnp.zeros((1,), jnp.int32), extras)
+  num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  assert 500_000 * 84 * 84 < num_bytes <= 3.8e9
+
+
+# -------------------------------------------------------------------------------------------------------- what it takes
 
 
 @pytest.mark.parametrize(

@@ -140,48 +140,68 @@ def interpret(
 class _Games:
   """Vector environments of one shape and the functions that call them from XLA."""
 
-  def __init__(self, game: str, num_groups: int, group_size: int, num_threads: int, options: dict[str, Any]):
+  def __init__(
+    self, game: str, num_groups: int, games_per_seed: int, group_size: int, num_threads: int, options: dict[str, Any]
+  ):
     make = lambda: AtariVectorEnv(game, group_size, num_threads=num_threads, **options)
     self.owners = [make() for _ in range(num_groups)]  # whose games live as long as they do
-    self.group_size = group_size
+    self._games_per_seed, self._group_size = games_per_seed, group_size
     _, self._xla_reset, self._xla_step = self.owners[0].xla()  # the handle says whose games
-    self.reset = jax.custom_batching.custom_vmap(self._reset)
-    self.reset.def_vmap(self._over_seeds(self._reset))
-    self.step = jax.custom_batching.custom_vmap(self._step)
-    self.step.def_vmap(self._over_seeds(self._step))
+    # Handle [8], seeds [E] -> handle, screens [E, F, h, w], lives [E].
+    self.reset = self._of_one_seed(self._reset)
+    # Handle, actions [E] -> handle, screens, rewards [E], terminated [E], truncated [E], lives.
+    self.step = self._of_one_seed(self._step)
 
   def handles(self, num_seeds: int) -> np.ndarray:
     """The address of every seed's games, [S, 8]; the seeds of a group share theirs."""
     each = np.stack([np.frombuffer(owner.ale.handle(), np.uint8) for owner in self.owners])
     return np.repeat(each, num_seeds // len(self.owners), axis=0)
 
-  def _check(self, num: int) -> None:
-    if num != self.group_size:
-      raise ValueError(f'{num} games are stepped at once, but these were made in groups of {self.group_size}')
-
-  def _reset(self, handle: Array, seeds: Array) -> tuple[Array, Array, Array]:
-    self._check(seeds.shape[0])
+  def _reset(self, handle: Array, seeds: Array) -> tuple[Array, ...]:
     handle, (screens, info) = self._xla_reset(handle, seeds)
     return handle, screens, info['lives']
 
   def _step(self, handle: Array, action: Array) -> tuple[Array, ...]:
-    self._check(action.shape[0])
     handle, (screens, reward, terminated, truncated, info) = self._xla_step(handle, action)
     return handle, screens, reward, terminated, truncated, info['lives']
 
-  @staticmethod
-  def _over_seeds(call: Callable[..., tuple[Array, ...]]) -> Callable[..., Any]:
-    """Under vmap over seeds all games are one call of their common vector environment, which is never called twice."""
+  def _of_one_seed(self, call: Callable[[Array, Array], tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """A function of one seed's games that under vmap over seeds becomes one call for all games of the group.
 
-    def rule(num_seeds: int, in_batched: Sequence[bool], handle: Array, per_game: Array) -> Any:
+    The emulators keep their state outside of the program, so that a call must never be repeated for each seed.
+    """
+
+    def wrong(num: int) -> ValueError:
+      return ValueError(f'{num} games are stepped at once, but these were made in groups of {self._group_size}')
+
+    def alone(handle: Array, per_game: Array) -> tuple[Array, ...]:
+      num = per_game.shape[0]
+      if num == self._group_size:
+        return call(handle, per_game)
+      if num != self._games_per_seed:
+        raise wrong(num)
+
+      # custom_vmap traces this even where only the call for all seeds is ever made.
+      def refuse() -> None:
+        raise wrong(num)
+
+      whole = jax.ShapeDtypeStruct((self._group_size,), per_game.dtype)
+      first, *rest = jax.eval_shape(call, handle, whole)
+      return jax.pure_callback(refuse, (first, *(jax.ShapeDtypeStruct((num, *x.shape[1:]), x.dtype) for x in rest)))
+
+    def of_all(num_seeds: int, in_batched: Sequence[bool], handle: Array, per_game: Array) -> Any:
       if not in_batched[1]:
         per_game = jnp.broadcast_to(per_game, (num_seeds, *per_game.shape))
+      if per_game.size != self._group_size:
+        raise wrong(per_game.size)
       handle, *rest = call(handle[0] if in_batched[0] else handle, per_game.reshape(-1))
       rest = [x.reshape(num_seeds, -1, *x.shape[1:]) for x in rest]
       out = (jnp.broadcast_to(handle, (num_seeds, *handle.shape)), *rest)
       return out, (True,) * len(out)
 
-    return rule
+    of_one_seed = jax.custom_batching.custom_vmap(alone)
+    of_one_seed.def_vmap(of_all)
+    return of_one_seed
 
 
 def game_seeds(keys: PRNGKey) -> Array:
@@ -259,7 +279,7 @@ def make_atari(
   def make(games_per_seed: int, training: bool) -> tuple[_Games, Environment]:
     size = games_per_seed * per_group
     threads = config.num_threads or max(1, min(size, cores // num_groups))
-    games = _Games(game, num_groups, size, threads, options)
+    games = _Games(game, num_groups, games_per_seed, size, threads, options)
     return games, _make_environment(f'atari/{game}', games, games_per_seed, config, frame_stack, training)
 
   training, environment = make(num_envs, training=True)
