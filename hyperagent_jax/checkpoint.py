@@ -54,7 +54,7 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
 
 
 def _is_key(x: Any) -> bool:
-  return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _named(state: Any) -> dict[str, Any]:
@@ -69,20 +69,15 @@ def _to_arrays(state: Any) -> dict[str, np.ndarray]:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
-  """A tree like `like`, of arrays or their shapes, with these arrays."""
+  """A tree like `like`, whose arrays may be shapes except for keys, with these arrays."""
 
   def leaf(path: Any, x: Any) -> Any:
     if not x.size:
       return jnp.zeros(x.shape, x.dtype)
     array = arrays[jax.tree_util.keystr(path, simple=True, separator='/')]
-    return jax.random.wrap_key_data(array, impl=_generator(x)) if _is_key(x) else jnp.asarray(array)
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
 
   return jax.tree_util.tree_map_with_path(leaf, like)
-
-
-def _generator(key: Any) -> str:
-  """The name of a key's generator; the key may be a mere shape."""
-  return str(key.dtype).removeprefix('key<').removesuffix('>')
 
 
 @functools.lru_cache(maxsize=1024)

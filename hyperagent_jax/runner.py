@@ -68,7 +68,7 @@ class Runner(NamedTuple):
   """The compiled programs; states that go in are donated, but for `evaluate`."""
 
   init: Callable[[Sequence[int], Any], RunnerState]  # seeds, env_params [S, ...]
-  shape: Callable[[Sequence[int], Any], RunnerState]  # the same, shapes only
+  shape: Callable[[Sequence[int], Any], RunnerState]  # the same, shapes only but for the keys
   prefill: Callable[[RunnerState, int], RunnerState]  # acts at random for so many steps
   run: Callable[[RunnerState, int], RunnerState]  # acts and learns for so many steps
   evaluate: Callable[..., Episodes]  # state, repeat=0 (another evaluation of the same state) -> [S, number of episodes]
@@ -233,7 +233,8 @@ def make_runner(
     return compiled_start(keys, env_params, *compiled_reset(keys, jnp.zeros((), jnp.int32), env_params))
 
   def shape(seeds: Sequence[int], env_params: Any) -> RunnerState:
-    return jax.eval_shape(init, seeds, env_params)
+    keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])  # a key's shape does not tell its generator
+    return jax.eval_shape(lambda: init(seeds, env_params))._replace(key=keys)
 
   def evaluate(state: RunnerState, repeat: int = 0) -> Episodes:
     keys = jax.vmap(lambda key: stream_key(key, state.step, Stream.EVALUATE))(state.key)

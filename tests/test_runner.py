@@ -422,3 +422,62 @@ def test_evaluation_learns_nothing_and_repeats_itself_for_the_same_state():
   jax.tree.map(np.testing.assert_array_equal, first, second)
   jax.tree.map(np.testing.assert_array_equal, snapshot(state), before)
   np.testing.assert_array_equal(first.lengths, SIZE)
+
+
+def test_a_restored_run_whose_environment_cannot_be_kept_ends_its_episode_and_starts_another():
+  config = dataclasses.replace(BASE, num_envs=2, n_step=2)
+  agent, replay, _ = parts(config)
+  environment = deep_sea.make_deep_sea(SIZE)._replace(resumable=False)
+  runner = make_runner(agent, environment, replay, config, devices=jax.devices()[:1])
+  params = env_params([0, 1])
+  state = runner.run(runner.prefill(runner.init([0, 1], params), 20), 2)  # in the middle of an episode
+  before = snapshot(state)
+  after = snapshot(runner.place(jax.tree.map(jnp.copy, state), params))
+
+  jax.tree.map(np.testing.assert_array_equal, after.learner, before.learner)
+  np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(before.key))
+  assert int(after.step) == int(before.step) + 1
+  newest = int(before.carry.replay.num_added) - 1
+  old, new = before.carry.replay.rows, after.carry.replay.rows
+  assert np.all(old.step_type[:, newest] == types.MID)
+  # Truncated: what comes before may still bootstrap from it, and what comes next is another episode.
+  assert np.all(new.step_type[:, newest] == types.LAST)
+  np.testing.assert_array_equal(new.discount[:, newest], 1.0)
+  assert np.all(new.step_type[:, newest + 1] == types.FIRST)
+  np.testing.assert_array_equal(new.observation[:, newest + 1], 0)
+  np.testing.assert_array_equal(new.step_type[:, :newest], old.step_type[:, :newest])
+  for name in ('observation', 'action', 'reward'):
+    np.testing.assert_array_equal(getattr(new, name)[:, : newest + 1], getattr(old, name)[:, : newest + 1])
+  np.testing.assert_array_equal(after.statistics.episode_return, 0.0)
+  # From the same replay both learn the same: nothing else that learning depends on has changed.
+  bits = jnp.arange(8, dtype=jnp.uint32)
+  for i in range(2):
+    batch = replay.sample(select_seed(state, i).carry.replay, bits)
+    learn = lambda s, i=i, batch=batch: agent.update(
+      jax.tree.map(jnp.asarray, select_seed(s, i).learner), batch, jax.random.key(7)
+    )
+    jax.tree.map(np.testing.assert_array_equal, learn(after), learn(before))
+
+
+def test_a_seed_starts_other_games_at_every_resumption():
+  """An environment that remembers its keys: those of a restart differ from the first ones."""
+  agent, replay, _ = parts(BASE)
+  base = deep_sea.make_deep_sea(SIZE)
+
+  def reset(params, key):
+    state, timestep = base.reset(params, key)
+    return (state, jax.random.bits(key)), timestep
+
+  def step(params, state, action, key):
+    inner, timestep = base.step(params, state[0], action, key)
+    return (inner, state[1]), timestep
+
+  environment = base._replace(reset=reset, step=step, resumable=False)
+  runner = make_runner(agent, environment, replay, BASE, devices=jax.devices()[:1])
+  params = env_params([0, 1])
+  state = runner.init([0, 1], params)
+  seen = [np.asarray(state.env_state[1]).ravel()]
+  for _ in range(2):
+    state = runner.place(jax.tree.map(jnp.copy, state), params)
+    seen.append(np.asarray(state.env_state[1]).ravel())
+  assert len(np.unique(np.concatenate(seen))) == 6
