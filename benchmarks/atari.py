@@ -2,8 +2,8 @@
 
     python -m benchmarks.atari [--quick]
 
-One seed, one game, one update on a mini-batch of 32 after every step. Compilation, prefilling and evaluation are not
-counted.
+One game, one update on a mini-batch of 32 after every step, one seed unless --num_seeds says more. Compilation,
+prefilling and evaluation are not counted.
 """
 
 import dataclasses
@@ -19,11 +19,12 @@ from ale_py.vector_env import AtariVectorEnv
 
 import hyperagent_jax as ha
 from benchmarks import parts, programs, timing
-from benchmarks.throughput import Row, show
+from benchmarks.timing import Row, show
 from hyperagent_jax.envs import atari
 from hyperagent_jax.types import tree_index
 
 _QUICK = flags.DEFINE_bool('quick', False, 'A rough look within two minutes; writes no file.')
+_NUM_SEEDS = flags.DEFINE_list('num_seeds', [], 'Also these numbers of seeds with the Nature torso, such as 1,4,16.')
 _GAME = flags.DEFINE_string('game', 'pong', 'The game.')
 _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of atari.csv.')
 
@@ -101,6 +102,10 @@ def program_rows(game: str, quick: bool) -> list[Row]:
     chunk = (10 if slow else 100) if quick else (40 if slow else 400)
     run = programs.training(programs.make_atari_setup(game, config), chunk * config.num_envs)
     cases[name] = lambda run=run: run().speed
+  for num_seeds in map(int, _NUM_SEEDS.value):
+    setup = programs.make_atari_setup(game, _TORSOS['nature'], num_seeds=num_seeds)
+    run = programs.training(setup, 10 if quick else 40 if jax.devices()[0].platform == 'cpu' else 1_000)
+    cases[f'Nature torso, {num_seeds} seeds'] = lambda run=run: run().speed
   each = timing.alternate(cases, repeats=3 if quick else 7)
   return [Row(name, s.median, 'steps/s', BARS.get(name)) for name, s in each.items()]
 

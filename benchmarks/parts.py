@@ -179,7 +179,8 @@ def update(setup: Setup, inputs: Inputs) -> Part:
   def body(i: Array, carry: Any, data: Any) -> Any:
     batches, draws = data
     learner, after = carry
-    learner, metrics = setup.agent.update(learner, pick(batches, i, after), pick(draws, i, after))
+    size = jnp.int32(setup.num_interactions)
+    learner, metrics = setup.agent.update(learner, pick(batches, i, after), pick(draws, i, after), replay_size=size)
     return learner, metrics['loss']
 
   return body, (inputs.state.learner, jnp.zeros(())), (inputs.batches, inputs.updates)

@@ -15,6 +15,7 @@ from benchmarks.timing import BLOCK
 from hyperagent_jax.envs import atari
 from hyperagent_jax.interaction import ActingDraws, LearningDraws, make_interaction
 from hyperagent_jax.networks import frame_layout
+from hyperagent_jax.seeds import default_seed_axis
 from hyperagent_jax.types import batched, tree_index
 
 CAPACITY = 250_000  # time steps that replay holds, per seed
@@ -94,9 +95,11 @@ def make_setup(
   return Setup(config, environment, network, agent, replay, runner, num_seeds, fill, state)
 
 
-def make_atari_setup(game: str, config: ha.HyperAgentConfig, fill: int = 2_000) -> Setup:
-  """Builds a program of one seed as `experiments/atari.py` does, and prefills replay with `fill` random steps."""
-  games = atari.make_atari(game, atari.AtariConfig(), 1, config.num_envs, 1, num_groups=1)
+def make_atari_setup(game: str, config: ha.HyperAgentConfig, num_seeds: int = 1, fill: int = 2_000) -> Setup:
+  """Builds a program as `experiments/atari.py` does on one device, and prefills replay with `fill` random steps."""
+  devices = jax.local_devices()[:1]
+  groups = num_seeds if default_seed_axis(devices) == 'map' else 1
+  games = atari.make_atari(game, atari.AtariConfig(), num_seeds, config.num_envs, 1, groups)
   network = ha.make_network(config, games.environment.num_actions)
   agent = ha.make_hyperagent(network, ha.make_optimizer(config), config)
   replay = ha.make_replay(
@@ -107,14 +110,14 @@ def make_atari_setup(game: str, config: ha.HyperAgentConfig, fill: int = 2_000) 
     config.frame_stack,
     frame_layout(config),
   )
-  runner = ha.make_runner(agent, games.environment, replay, config, games.eval_environment, 1)
-  state = runner.prefill(runner.init([0], games.params), fill)
-  return Setup(config, games.environment, network, agent, replay, runner, 1, fill, state)
+  runner = ha.make_runner(agent, games.environment, replay, config, games.eval_environment, 1, devices)
+  state = runner.prefill(runner.init(range(num_seeds), games.params), fill)
+  return Setup(config, games.environment, network, agent, replay, runner, num_seeds, fill, state)
 
 
 def copy_state(setup: Setup) -> ha.RunnerState:
   """A copy of a setup's state, to be donated."""
-  return setup.runner.place(jax.tree.map(jnp.copy, setup.state))
+  return setup.runner.place(jax.tree.map(jnp.copy, setup.state), setup.state.env_params)
 
 
 def training(setup: Setup, chunk: int = CHUNK) -> Callable[[], Chunk]:
@@ -124,7 +127,8 @@ def training(setup: Setup, chunk: int = CHUNK) -> Callable[[], Chunk]:
 
   def run() -> Chunk:
     nonlocal state, done
-    steps = ha.steps_for(done + chunk, length) - ha.steps_for(done, length)
+    per_env = lambda interactions: ha.steps_for(interactions // setup.config.num_envs, length)
+    steps = per_env(done + chunk) - per_env(done)
     jax.block_until_ready(state)
     start = time.perf_counter()
     state = jax.block_until_ready(setup.runner.run(state, steps))

@@ -8,13 +8,13 @@ One update on a mini-batch of 128 follows every time step. Compilation, prefilli
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 from absl import app, flags, logging
 
 import hyperagent_jax as ha
 from benchmarks import memory, parts, programs, timing
+from benchmarks.timing import Row, show
 
 _QUICK = flags.DEFINE_bool('quick', False, 'A rough look within a minute; writes no file.')
 _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of throughput.csv.')
@@ -26,15 +26,6 @@ EXACT_100, HOST = 'size 100, 1 seed, exact', 'size 20, 1 seed, exact, host drive
 # What two cores of an ordinary CPU should reach.
 BARS = {EXACT_20: 5_000, SAMPLED_20: 2_800, TEN_SEEDS: 9_000, EXACT_100: 1_200, HOST: 1_000}
 REPLAY_BAR, PEAK_BAR = 128.0, 1200.0  # MB
-
-
-class Row(NamedTuple):
-  """A line of the table and of throughput.csv."""
-
-  what: str
-  value: float
-  unit: str
-  bar: float | None = None
 
 
 def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, Callable[[], float]]:
@@ -103,15 +94,6 @@ def memory_rows(peak: int | None) -> list[Row]:
   if peak is not None:
     rows.append(Row('size 100, 1 seed, replay of 1e6: peak resident set', peak / 1e6, 'MB', PEAK_BAR))
   return rows
-
-
-def show(title: str, rows: list[Row]) -> None:
-  """Prints a block of the table."""
-  print(f'\n{title}')
-  for row in rows:
-    digits = 0 if row.value >= 1000 else 1 if row.value >= 10 else 2
-    bar = '' if row.bar is None else f'   bar {row.bar:,.0f}'
-    print(f'  {row.what:56s}{row.value:>10,.{digits}f} {row.unit:8s}{bar}'.rstrip(), flush=True)
 
 
 def main(argv: list[str]) -> None:

@@ -128,3 +128,21 @@ def write_csv(path: pathlib.Path, columns: Iterable[str], rows: Iterable[Iterabl
     writer = csv.writer(file, lineterminator='\n')
     writer.writerow(columns)
     writer.writerows([f'{x:.6g}' if isinstance(x, float) else x for x in row] for row in rows)
+
+
+class Row(NamedTuple):
+  """A line of the table and of throughput.csv."""
+
+  what: str
+  value: float
+  unit: str
+  bar: float | None = None
+
+
+def show(title: str, rows: list[Row]) -> None:
+  """Prints a block of the table."""
+  print(f'\n{title}')
+  for row in rows:
+    digits = 0 if row.value >= 1000 else 1 if row.value >= 10 else 2
+    bar = '' if row.bar is None else f'   bar {row.bar:,g}'
+    print(f'  {row.what:56s}{row.value:>10,.{digits}f} {row.unit:8s}{bar}'.rstrip(), flush=True)

@@ -266,7 +266,7 @@ def main() -> None:
   settings = s.to_dict()
   folder = run_lib.open_folder(s.output, 'atari', settings)
   results, resumed_at = open_results(s.output, folder, COLUMNS, s.games, settings)
-  signals, progress = run_lib.Signals(), metrics.Progress()
+  signals, progress = run_lib.Signals(s.output.max_minutes), metrics.Progress()
   histories: dict[str, History] = {}
   rows: list[dict[str, Any]] = []
   try:

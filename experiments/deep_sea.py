@@ -222,7 +222,7 @@ def main() -> None:
   results, resumed_at = open_results(output, folder, COLUMNS, [_name(size) for size in env.size], settings)
   for name, interactions in resumed_at.items():
     Snapshots.discard_after(folder / 'posterior' / name, interactions)
-  signals, progress = run_lib.Signals(), metrics.Progress()
+  signals, progress = run_lib.Signals(output.max_minutes), metrics.Progress()
   histories = {}
   try:
     for size in env.size:

@@ -39,6 +39,9 @@ class OutputConfig:
   resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
+  max_minutes: float = field(
+    0.0, 'Stop with a checkpoint at the first evaluation after so many minutes, to be resumed; 0: never.', low=0.0
+  )
   seed_axis: str = field(
     'auto',
     'Whether the seeds of a device run one after the other or as one batch; auto: map on CPU, vmap elsewhere.',
@@ -49,19 +52,24 @@ class OutputConfig:
   )
 
 
-class StoppedBySignal(Exception):
+OUT_OF_TIME = 75  # exit status of a run that stopped because of --max_minutes (EX_TEMPFAIL: try again)
+
+
+class Stopped(Exception):
   """The run was asked to stop and has saved a checkpoint."""
 
-  def __init__(self, number: int, text: str):
+  def __init__(self, status: int, text: str):
     super().__init__(text)
-    self.number = number
+    self.status = status
 
 
 class Signals:
   """Remembers SIGTERM and Ctrl-C, so that a run can stop between chunks; a second Ctrl-C stops at once."""
 
-  def __init__(self) -> None:
+  def __init__(self, max_minutes: float = 0.0) -> None:
+    """Listens; `max_minutes` above 0 asks for a stop too, after that time."""
     self.received: int | None = None
+    self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else float('inf')
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._handle)
 
@@ -71,6 +79,14 @@ class Signals:
       raise KeyboardInterrupt
     self.received = number
     print(f'{signal.Signals(number).name}: stopping after this chunk of steps', file=sys.stderr, flush=True)
+
+  def stop(self) -> tuple[int, str] | None:
+    """Exit status and reason if the run should stop now."""
+    if self.received is not None:
+      return 128 + self.received, f'signal {self.received}'
+    if time.monotonic() > self._deadline:
+      return OUT_OF_TIME, '--max_minutes'
+    return None
 
 
 def warn(text: str) -> None:
@@ -97,9 +113,9 @@ def start_main(main: Callable[[], None], program: str) -> None:
     threading.excepthook = lambda e: warn(f'in the background: {e.exc_type.__name__}: {e.exc_value}')
     try:
       main()
-    except StoppedBySignal as e:
+    except Stopped as e:
       print(f'{program}: {e}', file=sys.stderr)
-      sys.exit(128 + e.number)
+      sys.exit(e.status)
     except (ConfigError, checkpoint.CheckpointError, FloatingPointError) as e:
       sys.exit(f'{program}: {e}')
     except OSError as e:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.run import OutputConfig, RunConfig, Signals, StoppedBySignal, warn
+from experiments.run import OutputConfig, RunConfig, Signals, Stopped, warn
 from hyperagent_jax import checkpoint
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.metrics import Progress, ResultsWriter, TensorBoard, format_duration
@@ -164,7 +164,7 @@ def train(
     The task's history and its last state.
 
   Raises:
-    StoppedBySignal: after saving a checkpoint.
+    Stopped: after saving a checkpoint.
     FloatingPointError: if a loss is not finite; the latest checkpoint stands.
     CheckpointError, ConfigError, OSError: see `checkpoint.py` and `metrics.py`.
   """
@@ -195,13 +195,13 @@ def train(
     over = int(state.step) >= end or _all_solved(task, history)
     history.finished = over and not task.num_final_episodes
     _show(task, history, files, done, final=over)
-    stopped = files.signals.received
-    if over or stopped is not None or done - saved_at >= run.checkpoint_period:
+    stop = files.signals.stop()
+    if over or stop is not None or done - saved_at >= run.checkpoint_period:
       save(task, kept, history, files)
       saved_at = done
-    if stopped is not None and not history.finished:
+    if stop is not None and not history.finished:
       again = f'--resume --output_dir={files.folder}'
-      raise StoppedBySignal(stopped, f'stopped by signal {stopped} after {done:,} interactions; go on with {again}')
+      raise Stopped(stop[0], f'stopped by {stop[1]} after {done:,} interactions; go on with {again}')
   if not history.finished:
     history.final = final_evaluation(task, runner, kept, run)
     history.seconds, history.finished = before + time.monotonic(), True

@@ -1,6 +1,6 @@
 """HyperAgent (ICML 2024, arXiv 2402.10228) in JAX: the public API on one screen."""
 
-from hyperagent_jax import envs, losses, presets
+from hyperagent_jax import envs, losses, presets, scores
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.distributions import make_perturbation, make_reference
@@ -8,7 +8,7 @@ from hyperagent_jax.envs.adapters import IntegerObservations, JaxEnvironment
 from hyperagent_jax.envs.deep_sea import make_deep_sea
 from hyperagent_jax.evaluation import make_evaluator
 from hyperagent_jax.host import HostAgent, run_loop
-from hyperagent_jax.networks import make_network
+from hyperagent_jax.networks import frame_layout, make_network
 from hyperagent_jax.optimizers import clipped_adam
 from hyperagent_jax.replay import make_replay
 from hyperagent_jax.runner import Runner, RunnerState, make_runner, select_seed, steps_for
@@ -48,6 +48,7 @@ __all__ = [
   'Transition',
   'clipped_adam',
   'envs',
+  'frame_layout',
   'from_dm_env',
   'losses',
   'make_deep_sea',
@@ -61,6 +62,7 @@ __all__ = [
   'make_runner',
   'presets',
   'run_loop',
+  'scores',
   'select_seed',
   'steps_for',
 ]

@@ -30,11 +30,15 @@ def test_every_linked_file_exists():
 def test_every_flag_named_exists():
   from absl import flags
 
-  import experiments.deep_sea  # noqa: F401 - defines the flags
+  from experiments import atari
 
-  named = set(re.findall(r'--(?:no)?([a-z][a-z_]+)', TEXT))
+  of_atari = flags.FlagValues()
+  atari.define_flags(of_atari)
+  stages = {'minutes', 'game', 'output_dir'}  # of experiments.atari_stages
+  named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', TEXT))
   assert {'size', 'num_seeds', 'update_ratio'} <= named
-  unknown = {n for n in named - {'help'} if n not in flags.FLAGS and 'no' + n not in flags.FLAGS}
+  defined = {*flags.FLAGS, *of_atari, *stages, 'help'}
+  unknown = {n for n in named if n not in defined and 'no' + n not in defined}
   assert not unknown
   fields = {f.name for f in dataclasses.fields(ha.HyperAgentConfig)}
   assert {'update_indices', 'sigma', 'beta'} <= fields
