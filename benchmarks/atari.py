@@ -24,6 +24,7 @@ from hyperagent_jax.envs import atari
 from hyperagent_jax.types import tree_index
 
 _QUICK = flags.DEFINE_bool('quick', False, 'A rough look within two minutes; writes no file.')
+_SHORT = flags.DEFINE_bool('short', False, 'Only the Nature torso and the parts of its step, as quickly as --quick.')
 _NUM_SEEDS = flags.DEFINE_list('num_seeds', [], 'Also these numbers of seeds with the Nature torso, such as 1,4,16.')
 _GAME = flags.DEFINE_string('game', 'pong', 'The game.')
 _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of atari.csv.')
@@ -97,9 +98,9 @@ def emulator_rows(game: str, quick: bool) -> list[Row]:
 def program_rows(game: str, quick: bool) -> list[Row]:
   """Interactions per second of whole programs."""
   cases = {}
-  for name, config in PROGRAMS.items():
-    slow = 'convolutions' in name or 'Nature' in name
-    chunk = (10 if slow else 100) if quick else (40 if slow else 400)
+  for name, config in ({} if _SHORT.value else PROGRAMS).items():
+    chunk = 8 if 'as convolutions' in name else 40 if 'Nature' in name else 400
+    chunk = max(8, chunk // 4) if quick else chunk
     run = programs.training(programs.make_atari_setup(game, config), chunk * config.num_envs)
     cases[name] = lambda run=run: run().speed
   for num_seeds in map(int, _NUM_SEEDS.value):
@@ -130,19 +131,20 @@ def main(argv: list[str]) -> None:
   """Measures, prints and writes."""
   del argv
   logging.set_verbosity(logging.ERROR)  # JAX reports platforms that it does not find
-  quick, game, hardware = _QUICK.value, _GAME.value, timing.hardware()
+  quick, game, hardware = _QUICK.value or _SHORT.value, _GAME.value, timing.hardware()
   print(f'{hardware}\n{game}, medians of several repeats; bars: what two cores of an ordinary CPU should reach.')
+  torsos = ['nature'] if _SHORT.value else _TORSOS
   measurements: list[tuple[str, Callable[[], list[Row]]]] = [
     ('Emulators, microseconds of a step of all games', lambda: emulator_rows(game, quick)),
     ('Whole programs, interactions', lambda: program_rows(game, quick)),
-    *((f'Parts of a step, {torso} torso', lambda t=torso: part_rows(game, t, quick)) for torso in _TORSOS),
+    *((f'Parts of a step, {torso} torso', lambda t=torso: part_rows(game, t, quick)) for torso in torsos),
   ]
   rows = []
   for title, measure in measurements:
     measured = measure()
     show(title, measured)
     rows += measured
-  if quick:
+  if _QUICK.value:
     return
   path = pathlib.Path(_OUTPUT_DIR.value) / 'atari.csv'
   table = [(row.what, row.value, row.unit, '' if row.bar is None else row.bar, hardware) for row in rows]

@@ -30,7 +30,8 @@ from experiments.atari_report import (
   write_scores,
 )
 from experiments.run import OutputConfig, RunConfig
-from experiments.training import Files, History, Kept, Task, finished_history, open_results, open_tensorboard, train
+from experiments.task import Files, History, Kept, Task, checkpoints_of
+from experiments.training import finished_history, open_results, open_tensorboard, stopped, train
 from hyperagent_jax import checkpoint, config, metrics, presets, scores
 from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
@@ -85,6 +86,11 @@ class Settings:
   games: tuple[str, ...]
 
   @property
+  def capacity(self) -> int:
+    """Of replay: no more rows than a run can fill, one for each time step, the first one included."""
+    return min(self.agent.replay_capacity, self.train.max_interactions + self.agent.num_envs)
+
+  @property
   def seeds(self) -> tuple[int, ...]:
     """The seeds trained side by side."""
     return tuple(range(self.run.first_seed, self.run.first_seed + self.run.num_seeds))
@@ -92,7 +98,9 @@ class Settings:
   def to_dict(self) -> dict[str, Any]:
     """For config.json and to compare on resuming."""
     options = {f'ale_{k}': v for k, v in atari.vector_options(self.env, self.agent.frame_stack).items()}
-    return {**run_lib.settings_of(self.agent, self.run, self.env, self.train), **options}
+    settings = {**run_lib.settings_of(self.agent, self.run, self.env, self.train), **options}
+    del settings['num_threads']  # it may differ where a run is resumed
+    return settings
 
 
 def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
@@ -111,6 +119,12 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
     raise ConfigError(f'--torso={agent_config.torso}: must be nature or data_efficient for screens')
   if agent_config.min_replay >= train_config.max_interactions:
     raise ConfigError(f'--min_replay={agent_config.min_replay}: must be below --max_interactions')
+  rows = agent_config.n_step + agent_config.frame_stack + 1  # one whole transition with its stacks
+  if train_config.max_interactions // agent_config.num_envs < rows:
+    raise ConfigError(
+      f'--max_interactions={train_config.max_interactions}: must be at least num_envs * (n_step + frame_stack + 1) = '
+      f'{agent_config.num_envs * rows}'
+    )
   games = parse_games(train_config.game)
   return Settings(agent_config, run, output, env, train_config, games)
 
@@ -139,40 +153,23 @@ class Trainer:
   runner: Runner
 
 
-def make_trainer(game: str, s: Settings) -> Trainer:
-  """Builds everything for a game.
+def make_agent(game: str, s: Settings) -> tuple[Agent, Replay, int]:
+  """A game's agent and replay, and its number of actions."""
+  c, num_actions = s.agent, atari.num_actions_of(game, s.env)
+  agent = make_hyperagent(make_network(c, num_actions), make_optimizer(c), c)
+  replay = make_replay(s.capacity, c.num_envs, c.n_step, c.discount, c.frame_stack, frame_layout(c))
+  return agent, replay, num_actions
 
-  Raises:
-    ConfigError: if it takes more memory than there is.
-  """
-  devices = run_lib.devices(s.output.num_devices)
-  seed_axis = default_seed_axis(devices) if s.output.seed_axis == 'auto' else s.output.seed_axis
-  num_devices = num_devices_used(len(s.seeds), len(devices))
-  agent_config = s.agent
-  num_actions = atari.num_actions_of(game, s.env)
-  agent = make_hyperagent(make_network(agent_config, num_actions), make_optimizer(agent_config), agent_config)
-  # No more rows than a run can fill: one for each step, its first one included.
-  capacity = min(agent_config.replay_capacity, s.train.max_interactions + agent_config.num_envs)
-  replay = make_replay(
-    capacity,
-    agent_config.num_envs,
-    agent_config.n_step,
-    agent_config.discount,
-    agent_config.frame_stack,
-    frame_layout(agent_config),
-  )
-  check_memory(agent, replay, num_actions, s, one_by_one=seed_axis == 'map' and num_devices < len(s.seeds))
-  games = atari.make_atari(
-    game,
-    s.env,
-    len(s.seeds),
-    agent_config.num_envs,
-    s.run.num_eval_episodes,
-    num_groups=len(s.seeds) if seed_axis == 'map' else num_devices,
-    frame_stack=agent_config.frame_stack,
-  )
+
+def make_trainer(game: str, s: Settings) -> Trainer:
+  """Builds everything for a game."""
+  agent, replay, _ = make_agent(game, s)
+  devices, seed_axis, num_devices = placement(s)
+  num_groups = len(s.seeds) if seed_axis == 'map' else num_devices
+  num_envs, num_eval_episodes = s.agent.num_envs, s.run.num_eval_episodes
+  games = atari.make_atari(game, s.env, len(s.seeds), num_envs, num_eval_episodes, num_groups, s.agent.frame_stack)
   runner = make_runner(
-    agent, games.environment, replay, agent_config, games.eval_environment, s.run.num_eval_episodes, devices, seed_axis
+    agent, games.environment, replay, s.agent, games.eval_environment, num_eval_episodes, devices, seed_axis
   )
   task = Task(
     name=game,
@@ -181,8 +178,8 @@ def make_trainer(game: str, s: Settings) -> Trainer:
     seeds=s.seeds,
     env_params=games.params,
     episode_length=None,
-    num_envs=agent_config.num_envs,
-    min_replay=agent_config.min_replay,
+    num_envs=num_envs,
+    min_replay=s.agent.min_replay,
     max_interactions=s.train.max_interactions,
     normalize=lambda x: normalized(game, x),
     columns={'game': game},
@@ -193,21 +190,39 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   return Trainer(task, agent, runner)
 
 
-def check_memory(agent: Agent, replay: Replay, num_actions: int, s: Settings, one_by_one: bool) -> None:
-  """Refuses, before anything is allocated, what would not fit.
+def placement(s: Settings) -> tuple[list[jax.Device], str, int]:
+  """The devices, how each runs its seeds, and how many of them serve."""
+  devices = run_lib.devices(s.output.num_devices)
+  seed_axis = default_seed_axis(devices) if s.output.seed_axis == 'auto' else s.output.seed_axis
+  return devices, seed_axis, num_devices_used(len(s.seeds), len(devices))
 
-  Raises:
-    ConfigError: naming what it takes and what there is.
-  """
+
+def state_bytes(game: str, s: Settings) -> int:
+  """Bytes of the state of all seeds, nearly all of it replay."""
+  agent, replay, num_actions = make_agent(game, s)
   interaction = make_interaction(agent, replay, num_actions, s.agent)
   screens = jnp.zeros((s.agent.num_envs, s.agent.frame_stack, s.env.screen_size, s.env.screen_size), jnp.uint8)
   per_env = jnp.zeros((s.agent.num_envs,))
   timestep = TimeStep(per_env.astype(jnp.int32), per_env, per_env, screens)
   carry = jax.eval_shape(interaction.start, seed_key(0, s.agent.prng_impl), timestep)
-  state = len(s.seeds) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
-  # Saving gathers what lies on several devices; a loop over a device's seeds holds what goes in and what comes out.
-  copies = 1 if len(s.seeds) == 1 else 3 if one_by_one else 2
-  needed, available = copies * state + _SPARE_BYTES, run_lib.available_memory()
+  return len(s.seeds) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
+
+
+def check_memory(s: Settings) -> None:
+  """Refuses, before anything is made, what would not fit.
+
+  Raises:
+    ConfigError: naming what it takes and what there is.
+  """
+  devices, seed_axis, num_devices = placement(s)
+  state = max(state_bytes(game, s) for game in s.games)
+  if devices[0].platform == 'cpu':
+    # Saving and restoring hold a copy; so does a loop over a device's seeds, of what goes in while it comes out.
+    copies = 3 if seed_axis == 'map' and num_devices < len(s.seeds) else 2
+    needed = copies * state + _SPARE_BYTES
+  else:
+    needed = state // num_devices + _SPARE_BYTES
+  available = run_lib.available_memory()
   if needed > available:
     raise ConfigError(
       f'--replay_capacity={s.agent.replay_capacity}: {len(s.seeds)} seeds take about {needed / 1e9:.1f} GB of memory '
@@ -232,6 +247,9 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
   trainer = make_trainer(game, s)
   history, kept = train(trainer.task, trainer.runner, s.run, files, s.output.resume, started)
   save_best(files.folder, trainer, kept)
+  stop = files.signals.stop()
+  if stop is not None:  # references can take minutes
+    raise stopped(stop, files.folder, f'after the training of {game}')
   references = {}
   if s.train.num_reference_episodes:
     references = {'random': random_returns(game, s.env, s.train.num_reference_episodes)}
@@ -243,6 +261,27 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
     scene = play(trainer.agent, first, reference_of(s.agent), game, s.env, s.agent.frame_stack, s.seeds[0])
     print(draw_game(str(files.folder / f'{game}.gif'), **scene._asdict()))
   return history, score_rows(game, history, references, s.seeds)
+
+
+def train_games(s: Settings, files_of: Callable[[str], Files]) -> tuple[dict[str, History], list[dict[str, Any]]]:
+  """Trains the games that are not finished, one after the other; returns histories and rows of scores.csv of all."""
+  folder = files_of('').folder
+  rows = read_scores(folder) if s.output.resume else []
+  histories = {}
+  for game in s.games:
+    history = finished_history(folder, game) if s.output.resume else None
+    if history is None or not any(row['game'] == game for row in rows):
+      files = files_of(game)
+      stop = files.signals.stop()
+      if stop is not None and histories:
+        raise stopped(stop, folder, f'before {game}')
+      history, mine = train_game(game, s, files)
+      rows = [row for row in rows if row['game'] != game] + mine
+      write_scores(folder, rows)
+      # What is left of a finished game is small, or a suite would fill the disk with replay.
+      checkpoint.drop_arrays(checkpoints_of(folder, game), history.saved_step)
+    histories[game] = history
+  return histories, [row for game in s.games for row in rows if row['game'] == game]
 
 
 def import_figures() -> Callable[[str], str]:
@@ -263,26 +302,24 @@ def main() -> None:
   s = read_settings()
   draw = import_figures() if s.output.figures else None
   run_lib.set_num_devices(s.output.num_devices, s.run.num_seeds)
+  check_memory(s)
   settings = s.to_dict()
   folder = run_lib.open_folder(s.output, 'atari', settings)
   results, resumed_at = open_results(s.output, folder, COLUMNS, s.games, settings)
   signals, progress = run_lib.Signals(s.output.max_minutes), metrics.Progress()
-  histories: dict[str, History] = {}
-  rows: list[dict[str, Any]] = []
+  tensorboards: dict[str, metrics.TensorBoard] = {}
+
+  def files_of(game: str) -> Files:
+    if game and game not in tensorboards:
+      tensorboards[game] = open_tensorboard(s.output, folder, game, resumed_at)
+    return Files(folder, results, tensorboards.get(game), settings, signals, progress)
+
   try:
-    for game in s.games:
-      done = finished_history(folder, game) if s.output.resume else None
-      mine = read_scores(folder, [game]) if done else []
-      if done is None or not mine:
-        tensorboard = open_tensorboard(s.output, folder, game, resumed_at)
-        files = Files(folder, results, tensorboard, settings, signals, progress)
-        done, mine = train_game(game, s, files)
-        tensorboard.close()
-      histories[game] = done
-      rows += mine
-      write_scores(folder, rows)
+    histories, rows = train_games(s, files_of)
   finally:
     results.close()
+    for tensorboard in tensorboards.values():
+      tensorboard.close()
   tables = (
     game_table(rows, histories),
     published_table(rows, s.games, s.train.max_interactions),

@@ -60,13 +60,13 @@ def write_scores(folder: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
   checkpoint.write_atomically(folder / 'scores.csv', text.getvalue().encode())
 
 
-def read_scores(folder: pathlib.Path, games: Sequence[str]) -> list[dict[str, Any]]:
-  """The rows of these games in scores.csv, none if there is no such file."""
+def read_scores(folder: pathlib.Path) -> list[dict[str, Any]]:
+  """The rows of scores.csv, none if there is no such file."""
   path = folder / 'scores.csv'
   if not path.exists():
     return []
   with path.open(newline='') as file:
-    return [row for row in csv.DictReader(file) if row['game'] in games]
+    return list(csv.DictReader(file))
 
 
 def _number(x: float | None) -> str:
@@ -88,7 +88,8 @@ def game_table(rows: Sequence[dict[str, Any]], histories: Mapping[str, History])
     cells = (game, len(final), *map(_number, (*ours, *others)), f'{np.mean([normalized(game, x) for x in final]):.3f}')
     lines.append((*cells, f'{history.steps_per_second:,.0f}', f'{history.seconds / 3600:.2f}'))
   note = (
-    'Final: the best parameters of each seed, mean over seeds. scores.csv has the number of games behind each mean.\n'
+    "Final: fresh games with the parameters of each seed's best evaluation, the untrained one included; mean over "
+    'seeds.\nscores.csv has the number of games behind each mean, fewer for untrained, random and constant.\n'
     'Steps/s: interactions of all seeds per second, without compilation and evaluation; hours: everything.'
   )
   return metrics.format_table(header, lines) + '\n' + note
@@ -116,9 +117,12 @@ def aggregate_table(rows: Sequence[dict[str, Any]]) -> str:
       by_game.setdefault(row['game'], []).append(float(row['normalized_return']))
   if not by_game:
     return 'no game with published human and random scores: nothing to aggregate'
+  several = max(map(len, by_game.values())) > 1
   aggregates = {'IQM': scores.interquartile_mean, 'median': scores.median, 'mean': scores.mean}
   lines = []
   for name, aggregate in aggregates.items():
     interval = scores.stratified_bootstrap(by_game, aggregate)
-    lines.append((name, f'{interval.point:.3f}', f'{interval.low:.3f}', f'{interval.high:.3f}'))
+    # One run of each game says nothing about the spread between runs.
+    bounds = (f'{x:.3f}' if several else '-' for x in (interval.low, interval.high))
+    lines.append((name, f'{interval.point:.3f}', *bounds))
   return metrics.format_table((f'human-normalised, {len(by_game)} games', 'score', '95% low', 'high'), lines)

@@ -1,5 +1,6 @@
 """What all binaries share: flags to settings, errors as one line, signals, and the files of a run."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ from absl import app, flags, logging
 
 from hyperagent_jax import checkpoint, config
 from hyperagent_jax.config import ConfigError, field
-from hyperagent_jax.seeds import SEED_AXES
+from hyperagent_jax.seeds import SEED_AXES, num_devices_used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ def set_num_devices(num_devices: int, num_seeds: int) -> None:
   if num_devices > available:
     raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
   wanted = min(num_devices or available, num_seeds)
-  used = max(n for n in range(1, wanted + 1) if num_seeds % n == 0)
+  used = num_devices_used(num_seeds, wanted)
   if used < wanted:
     warn(f'--num_seeds={num_seeds}: spread over {used} of {wanted} devices; a multiple of {wanted} would use all')
 
@@ -183,10 +185,20 @@ def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) ->
   try:
     folder.mkdir(parents=True, exist_ok=True)
     if not output.resume:
-      checkpoint.write_atomically(folder / 'config.json', (json.dumps(settings, indent=2) + '\n').encode())
+      text = json.dumps({**settings, 'versions': _versions()}, indent=2) + '\n'
+      checkpoint.write_atomically(folder / 'config.json', text.encode())
   except OSError as e:
     raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
   return folder
+
+
+def _versions() -> dict[str, str]:
+  """Of what the numbers of a run depend on, as far as it is installed."""
+  versions = {}
+  for name in ('hyperagent_jax', 'jax', 'jaxlib', 'flax', 'optax', 'ale-py'):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  return versions
 
 
 def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
@@ -195,6 +207,7 @@ def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     old = json.loads((folder / 'config.json').read_bytes())
   except (OSError, ValueError):
     return  # checkpoints carry the settings too
+  old.pop('versions', None)  # a run may go on after an upgrade
   changed = config.differences(old, json.loads(json.dumps(settings)))
   if changed:
     raise ConfigError(f'--resume: {folder} was started with other settings: {"; ".join(changed)}')

@@ -1,98 +1,22 @@
-"""Training of all seeds of one environment: chunks, evaluations, rows, checkpoints, the best parameters."""
+"""Training of all seeds of one environment: chunks, evaluations, checkpoints, resumption."""
 
 import dataclasses
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.run import OutputConfig, RunConfig, Signals, Stopped, warn
+from experiments.evaluations import evaluate_and_write, final_evaluation
+from experiments.run import OutputConfig, RunConfig, Stopped, warn
+from experiments.task import Files, History, Kept, Task, checkpoints_of
 from hyperagent_jax import checkpoint
 from hyperagent_jax.config import ConfigError
-from hyperagent_jax.metrics import Progress, ResultsWriter, TensorBoard, format_duration
-from hyperagent_jax.runner import Runner, RunnerState, Statistics, steps_for
-from hyperagent_jax.types import Params
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-  """What is trained, and how its progress is judged."""
-
-  name: str  # names the task's checkpoints
-  environment_name: str
-  agent_name: str
-  seeds: tuple[int, ...]
-  env_params: Any  # [S, ...]
-  episode_length: int | None  # of the environment
-  num_envs: int
-  min_replay: int
-  max_interactions: int  # per seed
-  normalize: Callable[[float], float]  # an evaluation return to a normalised one
-  columns: Mapping[str, Any]  # the environment's own columns
-  on_evaluation: Callable[[RunnerState, int, int, int], None]  # state, iteration, interactions, episodes
-  frames_per_step: int = 1
-  solved_return: float | None = None  # mean evaluation return from which a seed is solved, if there is one
-  stop_when_solved: bool = False
-  num_final_episodes: int = 0  # with which the best parameters of each seed are evaluated at the end; 0: not at all
-
-  def step_at(self, interactions: int) -> int:
-    """The time step by which a seed has done so many interactions (see `steps_for`)."""
-    return steps_for(-(-interactions // self.num_envs), self.episode_length)
-
-
-@dataclasses.dataclass
-class History:
-  """What a task has done so far; it travels with the checkpoint. Lists are by seed."""
-
-  iteration: int = 0
-  solved: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # seed -> episodes, interactions
-  seconds: float = 0.0  # wall-clock time of everything, compilation included
-  timed_seconds: float = 0.0  # of all chunks but each process's first, which compiles
-  timed_interactions: int = 0
-  num_episodes: list[int] = dataclasses.field(default_factory=list)  # at the latest evaluation
-  mean_return: float = 0.0  # of all seeds, at the latest evaluation
-  untrained: list[list[float]] = dataclasses.field(default_factory=list)  # returns before training
-  best_return: list[float] = dataclasses.field(default_factory=list)  # the best evaluation's
-  best_interactions: list[int] = dataclasses.field(default_factory=list)
-  final: list[list[float]] = dataclasses.field(default_factory=list)  # returns of the best parameters
-  finished: bool = False
-
-  @property
-  def steps_per_second(self) -> float:
-    """Environment steps of all seeds per second of training, without compilation and evaluation."""
-    return self.timed_interactions / self.timed_seconds if self.timed_seconds else float('nan')
-
-
-class Kept(NamedTuple):
-  """What a checkpoint holds."""
-
-  run: RunnerState
-  best: Params | None  # [S, ...] parameters of each seed's best evaluation, where they are asked for
-
-
-@dataclasses.dataclass
-class Files:
-  """Where a run writes."""
-
-  folder: pathlib.Path
-  results: ResultsWriter
-  tensorboard: TensorBoard
-  settings: dict[str, Any]
-  signals: Signals
-  progress: Progress
-
-  def checkpoints(self, task: Task) -> str:
-    """The task's folder of checkpoints."""
-    return checkpoints_of(self.folder, task.name)
-
-
-def checkpoints_of(folder: pathlib.Path, name: str) -> str:
-  """A task's folder of checkpoints."""
-  return str(folder / 'checkpoints' / name)
+from hyperagent_jax.metrics import ResultsWriter, TensorBoard, format_duration
+from hyperagent_jax.runner import Runner, RunnerState
 
 
 def open_results(
@@ -200,13 +124,36 @@ def train(
       save(task, kept, history, files)
       saved_at = done
     if stop is not None and not history.finished:
-      again = f'--resume --output_dir={files.folder}'
-      raise Stopped(stop[0], f'stopped by {stop[1]} after {done:,} interactions; go on with {again}')
+      raise stopped(stop, files.folder, f'after {done:,} interactions')
   if not history.finished:
-    history.final = final_evaluation(task, runner, kept, run)
-    history.seconds, history.finished = before + time.monotonic(), True
-    checkpoint.update_record(files.checkpoints(task), int(kept.run.step), _record(kept, history, files))
+    _finish(task, runner, kept, run, history, files, before)
   return history, kept
+
+
+def _finish(
+  task: Task, runner: Runner, kept: Kept, run: RunConfig, history: History, files: Files, before: float
+) -> None:
+  """The final evaluation, remembered round by round."""
+
+  def remember() -> None:
+    played = len(history.final[0])
+    files.progress.show(
+      f'{task.name}  final episodes {played}/{task.num_final_episodes}', played == task.num_final_episodes
+    )
+    history.seconds = before + time.monotonic()
+    history.finished = played == task.num_final_episodes
+    checkpoint.update_record(files.checkpoints(task), history.saved_step, _record(kept, history, files))
+    stop = files.signals.stop()
+    if stop is not None and not history.finished:
+      raise stopped(stop, files.folder, f'after {played} final episodes')
+
+  final_evaluation(task, runner, kept, run, history, remember)
+
+
+def stopped(stop: tuple[int, str], folder: pathlib.Path, where: str) -> Stopped:
+  """The exception that ends a run which was asked to stop and has saved everything."""
+  status, reason = stop
+  return Stopped(status, f'stopped by {reason} {where}; go on with --resume --output_dir={folder}')
 
 
 def _begin(task: Task, runner: Runner, files: Files, resume: bool) -> tuple[Kept, History]:
@@ -253,87 +200,6 @@ def _stands(task: Task, files: Files) -> str:
   return 'there is no checkpoint yet' if kept is None else f'the checkpoint of step {kept[0]} stands'
 
 
-@jax.jit
-def _select(improved: jax.Array, new: Params, old: Params) -> Params:
-  """`new` of the seeds that improved [S], else `old`."""
-  choose = lambda x, y: jnp.where(improved.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
-  return jax.tree.map(choose, new, old)
-
-
-def evaluate_and_write(
-  task: Task, runner: Runner, kept: Kept, run: RunConfig, history: History, files: Files, step_rate: float
-) -> Kept:
-  """Evaluates all seeds, writes a row for each and keeps the parameters of those that have never been better."""
-  state = kept.run
-  each = np.asarray(runner.evaluate(state).returns)  # [S, episodes]
-  returns = each.mean(axis=1)
-  s = jax.device_get(state.statistics)
-  first = not history.num_episodes
-  history.num_episodes = [int(n) for n in s.num_episodes]
-  history.mean_return = float(returns.mean())
-  for i, seed in enumerate(task.seeds):
-    if task.solved_return is not None and returns[i] >= task.solved_return and str(seed) not in history.solved:
-      history.solved[str(seed)] = [int(s.num_episodes[i]), int(s.num_interactions[i])]
-  rows = [_row(task, run, history, s, i, float(returns[i]), step_rate) for i in range(len(task.seeds))]
-  files.results.write(rows)
-  files.tensorboard.write(int(np.min(s.num_interactions)), _means(history, rows))
-  if kept.best is not None:
-    if first:
-      history.untrained = each.tolist()
-      history.best_return, history.best_interactions = [-float('inf')] * len(returns), [0] * len(returns)
-    improved = returns >= np.asarray(history.best_return)
-    kept = kept._replace(best=_select(jnp.asarray(improved), state.learner.params, kept.best))
-    history.best_return = np.maximum(returns, history.best_return).tolist()
-    history.best_interactions = np.where(improved, s.num_interactions, history.best_interactions).tolist()
-  task.on_evaluation(state, history.iteration, int(s.num_interactions[0]), int(s.num_episodes[0]))
-  return kept
-
-
-def _row(
-  task: Task, run: RunConfig, history: History, s: Statistics, i: int, episode_return: float, step_rate: float
-) -> dict[str, Any]:
-  """Seed i's row of results.csv."""
-  seed, num_updates, done = task.seeds[i], max(1, int(s.num_updates[i])), int(s.num_interactions[i])
-  return {
-    'environment_name': task.environment_name,
-    'agent_name': task.agent_name,
-    'seed': seed,
-    'iteration': history.iteration,
-    'frame': task.frames_per_step * done,
-    'env_step': done,
-    'episode': int(s.num_episodes[i]),
-    'eval_episode_return': f'{episode_return:.6f}',
-    'eval_num_episodes': run.num_eval_episodes,
-    'train_episode_return': f'{s.return_sum[i] / s.finished[i]:.6f}' if s.finished[i] else 'nan',
-    'normalized_return': f'{task.normalize(episode_return):.6f}',
-    'step_rate': f'{step_rate:.0f}',
-    **task.columns,
-    'solved': int(str(seed) in history.solved),
-    'loss': f'{s.loss_sum[i] / num_updates:.6g}',
-    'grad_norm': f'{s.grad_norm_sum[i] / num_updates:.6g}',
-  }
-
-
-def _means(history: History, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Means over seeds, for TensorBoard."""
-  mean = lambda name: float(np.mean([float(row[name]) for row in rows]))
-  return {
-    'eval_return': history.mean_return,
-    'normalized_return': mean('normalized_return'),
-    'solved': len(history.solved) / len(rows),
-    'loss': mean('loss'),
-    'grad_norm': mean('grad_norm'),
-  }
-
-
-def final_evaluation(task: Task, runner: Runner, kept: Kept, run: RunConfig) -> list[list[float]]:
-  """Returns of `num_final_episodes` episodes of every seed under its best parameters."""
-  best = kept.run._replace(carry=kept.run.carry._replace(learner=kept.run.learner._replace(params=kept.best)))
-  rounds = -(-task.num_final_episodes // run.num_eval_episodes)
-  each = [np.asarray(runner.evaluate(best, repeat=r + 1).returns) for r in range(rounds)]
-  return np.concatenate(each, axis=1)[:, : task.num_final_episodes].tolist()
-
-
 def save(task: Task, kept: Kept, history: History, files: Files) -> None:
   """Saves a checkpoint of everything, the length of results.csv included.
 
@@ -343,6 +209,7 @@ def save(task: Task, kept: Kept, history: History, files: Files) -> None:
   step = int(kept.run.step)
   if not all(np.isfinite(x).all() for x in jax.tree.leaves(kept.run.learner.params)):
     raise FloatingPointError(f'{task.name}: parameters are not finite at time step {step}; {_stands(task, files)}')
+  history.saved_step = step
   checkpoint.save(files.checkpoints(task), step, kept, files.settings, _record(kept, history, files))
 
 

@@ -187,6 +187,25 @@ def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
     raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
 
 
+def drop_arrays(directory: str, step: int) -> None:
+  """Removes the arrays of a checkpoint and every other one; what it remembers stays. For a run that has finished.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint or it cannot be written.
+  """
+  folder = pathlib.Path(directory).absolute()
+  path = folder / f'{step:012d}.json'
+  try:
+    manifest = json.loads(path.read_bytes())
+    write_atomically(path, json.dumps({**manifest, 'files': {}}, indent=1).encode())
+  except (OSError, ValueError) as e:
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+  for other in _steps(folder):
+    if other != step:
+      _remove(folder, other)
+  shutil.rmtree(folder / f'{step:012d}', ignore_errors=True)
+
+
 def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
   """The manifest of a checkpoint whose files are what was written.
 
@@ -197,7 +216,7 @@ def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
   manifest = json.loads(path.with_suffix('.json').read_bytes())
   if not isinstance(manifest, dict) or set(manifest) != {'config', 'record', 'files'}:
     raise ValueError('its manifest is not one')
-  found = _checksums(path)
+  found = _checksums(path) if manifest['files'] else {}  # none where they were dropped
   bad = sorted(name for name in set(found) | set(manifest['files']) if found.get(name) != manifest['files'].get(name))
   if bad:
     raise ValueError(f'{len(bad)} of its files are not as they were written, such as {bad[0]}')
@@ -252,6 +271,8 @@ def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[s
       warn(f'{path}: damaged or partial ({_first_line(e)}); skipped for the one before')
       continue
     check_config(str(path), manifest, config)
+    if not manifest['files']:
+      raise CheckpointError(f'{path}: that run had finished, and its arrays were removed')
     return Restored(step, _read_state(path, like), manifest['record'])
   if any(_has_manifest(folder, step) for step in steps):
     raise CheckpointError(f'{folder}: no checkpoint there is whole')

@@ -76,7 +76,7 @@ class Interaction(NamedTuple):
   # carry, step number of its time step, learning draws of that step, next time step [E], acting draws of the next
   # step, prefill -> carry, losses
   advance: Callable[..., tuple[Carry, Losses]]
-  restart: Callable[[PRNGKey, Carry, Array, TimeStep], Carry]  # seed key, carry, number of the time step, time step [E]
+  restart: Callable[[PRNGKey, Carry, Array, TimeStep], tuple[Carry, Losses]]  # seed key, carry, step, time step [E]
 
 
 def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
@@ -204,11 +204,9 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, after=losses.loss)
     return Carry(learner, state, actor, action), losses
 
-  def restart(key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep) -> Carry:
-    """Ends the episodes under way as truncated and acts in the first time step of new ones."""
-    learner, state, actor, _ = carry
-    draws = draw_acting(key, step)
-    state, actor, action = act(learner, replay.truncate(state), actor, timestep, draws, explore=False)
-    return Carry(learner, state, actor, action)
+  def restart(key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep) -> tuple[Carry, Losses]:
+    """As `advance` after step number `step`, but the episodes under way end as truncated and new ones start."""
+    carry = carry._replace(replay=replay.truncate(carry.replay))
+    return advance(carry, step, draw_learning(key, step), timestep, draw_acting(key, step + 1), prefill=False)
 
   return Interaction(start, draw_learning, draw_acting, draw_block, advance, restart)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.replay import PIXELS, FrameLayout
 from hyperagent_jax.torsos import (
   DATA_EFFICIENT,
   NATURE,
@@ -23,7 +22,7 @@ from hyperagent_jax.torsos import (
   glorot_normal,
   nested_windows,
 )
-from hyperagent_jax.types import Array, HyperQ, Network, Params, PRNGKey
+from hyperagent_jax.types import PIXELS, Array, FrameLayout, HyperQ, Network, Params, PRNGKey
 
 
 def _unit_rows(key: PRNGKey, num: int, dim: int) -> Array:

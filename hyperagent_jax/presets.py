@@ -49,8 +49,8 @@ def atari() -> HyperAgentConfig:
 def atari_published_code() -> HyperAgentConfig:
   """The same as the paper's published code has it throughout.
 
-  Pixels 0 to 255, R divided by A H, capacity 100,000, the gradient penalty, and a sigma of 0.0188: that code leaves the
-  index unnormalised in <xi, z>, which at M = 4 makes its 0.01 as large.
+  Pixels 0 to 255, 20 sampled indices, R divided by A H, capacity 100,000, the gradient penalty, and a sigma of 0.0188:
+  that code leaves the index unnormalised in <xi, z>, which at M = 4 makes its 0.01 as large.
   """
   return dataclasses.replace(
     atari(),
@@ -58,6 +58,7 @@ def atari_published_code() -> HyperAgentConfig:
     sigma=0.0188,
     mean_regularizer=True,
     gradient_penalty=0.01,
+    update_indices='20',
     replay_capacity=100_000,
   )
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.types import FIRST, LAST, Array, TimeStep, Transition
+from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, TimeStep, Transition
 
 
 class Row(NamedTuple):
@@ -37,16 +37,6 @@ class ReplayState(NamedTuple):
   num_added: Array  # [] int32 rows ever added
   num_pushed: Array  # [] int32 starts ever pushed
   num_dropped: Array  # [] int32 starts since overwritten
-
-
-class FrameLayout(NamedTuple):
-  """How frames are kept and how a stack of them is put together."""
-
-  encode: Callable[[Array], Array]  # a frame as it comes -> as it is kept
-  stack_axis: int  # of the stack among the axes of an observation
-
-
-PIXELS = FrameLayout(lambda frame: frame, 0)  # observations are sampled as they came
 
 
 class Replay(NamedTuple):

@@ -218,10 +218,9 @@ def make_runner(
     return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))
 
   def restart(state: RunnerState, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
-    step = state.step + 1
-    carry = interaction.restart(state.key, state.carry, step, timestep)
-    statistics = state.statistics._replace(episode_return=jnp.zeros((config.num_envs,)))
-    return RunnerState(step, state.key, env_params, env_state, carry, statistics)
+    carry, losses = interaction.restart(state.key, state.carry, state.step, timestep)
+    statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
+    return RunnerState(state.step + 1, state.key, env_params, env_state, carry, statistics)
 
   compiled_reset = compiled(reset, (0, None, 0), 0)
   compiled_start = compiled(start, (0, 0, 0, 0), _axes())

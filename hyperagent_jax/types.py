@@ -114,6 +114,16 @@ class ActOutput(NamedTuple):
   extras: Any
 
 
+class FrameLayout(NamedTuple):
+  """How frames are kept and how a stack of them is put together."""
+
+  encode: Callable[[Array], Array]  # a frame as it comes -> as it is kept
+  stack_axis: int  # of the stack among the axes of an observation
+
+
+PIXELS = FrameLayout(lambda frame: frame, 0)  # observations are sampled as they came
+
+
 class Network(NamedTuple):
   """A Q-network with an index, as pure functions of one observation.
 

@@ -331,3 +331,61 @@ def test_every_field_is_read_outside_the_configuration(name):
   # These are read through properties of the configuration.
   through = {'update_indices': {'num_update_indices'}, 'update_ratio': {'updates_per_step', 'steps_per_update'}}
   assert through.get(name, {name}) <= read
+
+
+def test_presets_for_atari_have_the_numbers_of_table_5():
+  expected = {
+    'torso': 'nature',
+    'hidden_sizes': (256,),
+    'batch_size': 32,
+    'update_indices': 'exact',
+    'index_dim': 4,
+    'discount': 0.99,
+    'n_step': 5,
+    'learning_rate': 1e-4,
+    'adam_eps': 1.5e-4,
+    'max_grad_norm': 10.0,
+    'sigma': 0.01,
+    'beta': 0.01,
+    'mean_regularizer': False,
+    'target_period': 5,
+    'update_ratio': 1.0,
+    'min_replay': 2_000,
+    'replay_capacity': 500_000,
+    'pixel_divisor': 255.0,
+    'posterior_scale': 0.1,
+    'prior_scale': 0.1,
+    'prior_std': 0.1,
+    'bias_init': 'glorot',
+    'normalize_features': True,
+    'gradient_penalty': 0.0,
+    'frame_stack': 4,
+    'max_abs_reward': 1.0,
+    'double_q': True,
+    'target_index': 'independent',
+    'target_resampling': 'state_dependent',
+    'reference_distribution': 'sphere',
+    'perturbation_distribution': 'sphere',
+    'geometric_resampling': True,
+  }
+  published = {
+    'update_indices': '20',
+    'sigma': 0.0188,
+    'mean_regularizer': True,
+    'replay_capacity': 100_000,
+    'pixel_divisor': 1.0,
+    'gradient_penalty': 0.01,
+  }
+  fast = {
+    'torso': 'data_efficient',
+    'frame_layout': 'windows',
+    'learning_rate': 1e-3,
+    'n_step': 10,
+    'replay_capacity': 100_000,
+  }
+  for config, numbers in (
+    (presets.atari(), expected),
+    (presets.atari_published_code(), expected | published),
+    (presets.fast_cpu(), expected | fast),
+  ):
+    assert {name: getattr(config, name) for name in numbers} == numbers

@@ -36,10 +36,14 @@ class AtariConfig:
   max_pool: bool = field(True, 'Take the brighter of the last two frames, against flicker.')
   noop_max: int = field(30, 'A game starts after 0 to one less than so many no-ops.', low=1)
   fire_reset: bool = field(True, 'Press FIRE at the start of games that wait for it.')
-  sticky_actions: float = field(0.0, "Probability that the last action is repeated; 0.25 is ALE's advice.", high=1.0)
+  sticky_actions: float = field(
+    0.0, "Probability that the last action is repeated; 0.25 is ALE's advice.", low=0.0, high=1.0
+  )
   full_action_space: bool = field(False, 'All 18 actions in every game.')
   max_frames: int = field(108_000, 'Frames after which a game is truncated.', low=1)
-  life_loss_discount: float = field(0.0, 'Discount of a step that loses a life, in training.', low=0.0, high=1.0)
+  life_loss_discount: float = field(
+    0.0, 'Discount of a step that loses a life, in training; at 0 the acting index is redrawn too.', low=0.0, high=1.0
+  )
   num_threads: int = field(0, 'Threads that step games; 0: as many as there are cores.', low=0)
 
 
@@ -88,7 +92,7 @@ def check_game(name: str) -> str:
 
 
 def vector_options(config: AtariConfig, frame_stack: int) -> dict[str, Any]:
-  """Every option of `AtariVectorEnv`.
+  """Every option of `AtariVectorEnv` that bears on the games.
 
   Its own `episodic_life` stays off: that would reset the game when a life is lost. Rewards come unclipped.
   """
@@ -181,7 +185,8 @@ class _Games:
       if num != self._games_per_seed:
         raise wrong(num)
 
-      # custom_vmap traces this even where only the call for all seeds is ever made.
+      # custom_vmap traces this even where only the call for all seeds is ever made. Were it made after all, anything
+      # but an error would be wrong.
       def refuse() -> None:
         raise wrong(num)
 
@@ -273,7 +278,8 @@ def make_atari(
   check_game(game)
   if num_seeds % num_groups:
     raise ValueError(f'num_groups={num_groups}: must divide num_seeds={num_seeds}')
-  per_group, cores = num_seeds // num_groups, os.cpu_count() or 1
+  per_group = num_seeds // num_groups
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
   options = vector_options(config, frame_stack)
 
   def make(games_per_seed: int, training: bool) -> tuple[_Games, Environment]:
