@@ -434,10 +434,13 @@ def test_a_restored_run_whose_environment_cannot_be_kept_ends_its_episode_and_st
   before = snapshot(state)
   after = snapshot(runner.place(jax.tree.map(jnp.copy, state), params))
 
-  # It has learnt what the run never stopped learns in that time step.
+  # It has learnt what the run never stopped learns in that time step, to rounding: it is another program.
   never_stopped = snapshot(runner.run(jax.tree.map(jnp.copy, state), 1))
   assert int(after.learner.num_updates) == int(before.learner.num_updates) + 2  # one for each environment
-  jax.tree.map(np.testing.assert_array_equal, after.learner, never_stopped.learner)
+  close = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, after.learner, never_stopped.learner)
+  moved = [np.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (after.learner, before.learner)), strict=True)]
+  assert max(moved) > 1e-3
   np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(before.key))
   assert int(after.step) == int(before.step) + 1
   newest = int(before.carry.replay.num_added) - 1
