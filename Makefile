@@ -10,8 +10,8 @@ deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a t
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
 
 atari: $(READY)  ## a short run on Pong: trains, evaluates and draws within 5 minutes
-	$(BIN)/python -m experiments.atari --game=pong --preset=fast_cpu --num_seeds=2 --max_interactions=6000 \
-	  --eval_period=2000 --num_eval_episodes=4 --num_final_episodes=8 --num_reference_episodes=2
+	$(BIN)/python -m experiments.atari --game=pong --preset=fast_cpu --num_seeds=2 --max_interactions=12000 \
+	  --eval_period=4000 --num_eval_episodes=4 --num_final_episodes=8 --num_reference_episodes=2
 
 test: $(READY)  ## checks the style and runs the test suite
 	$(BIN)/ruff check .
