@@ -5,7 +5,6 @@ process; a slow spell of the machine then falls on all of them and the median fo
 """
 
 import csv
-import os
 import pathlib
 import platform
 import time
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperagent_jax.seeds import num_cores
 from hyperagent_jax.types import Array, tree_index
 
 BLOCK = 64  # entries in a stack of inputs; the runner draws its random numbers in blocks as long
@@ -28,11 +28,6 @@ class Summary(NamedTuple):
   median: float
   low: float
   high: float
-
-
-def num_cores() -> int:
-  """Cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def use_all_cores() -> None:

@@ -119,11 +119,10 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
     raise ConfigError(f'--torso={agent_config.torso}: must be nature or data_efficient for screens')
   if agent_config.min_replay >= train_config.max_interactions:
     raise ConfigError(f'--min_replay={agent_config.min_replay}: must be below --max_interactions')
-  rows = agent_config.n_step + agent_config.frame_stack + 1  # one whole transition with its stacks
-  if train_config.max_interactions // agent_config.num_envs < rows:
+  if train_config.max_interactions // agent_config.num_envs < agent_config.min_rows:
     raise ConfigError(
       f'--max_interactions={train_config.max_interactions}: must be at least num_envs * (n_step + frame_stack + 1) = '
-      f'{agent_config.num_envs * rows}'
+      f'{agent_config.num_envs * agent_config.min_rows}'
     )
   games = parse_games(train_config.game)
   return Settings(agent_config, run, output, env, train_config, games)

@@ -5,25 +5,22 @@ Reads OUTPUT_DIR/results.csv and, if there is one, OUTPUT_DIR/scores.csv; writes
   python -m experiments.atari_figures --output_dir=...
 """
 
-import csv
 import functools
-import gzip
 import io
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.figure_files import read_table, redraw_main
 from experiments.posterior_figures import BLUE, DARK, LAST_FRAME_MS, ORANGE, Row, save_figure
 from hyperagent_jax.scores import atari_scores
 
@@ -46,17 +43,6 @@ OVERSAMPLE = 2  # the chart is drawn larger, then shrunk: PIL's shapes have hard
 SCREEN_COLOURS = 190  # of a GIF's 256; the rest is the chart's
 
 
-def _read_table(path: str, columns: Sequence[str]) -> list[Row]:
-  """Rows of a CSV file that has these columns, without lines torn by a run at work or killed."""
-  with (gzip.open if path.endswith('.gz') else open)(path, 'rt', newline='') as file:
-    text = file.read()
-  reader = csv.DictReader(io.StringIO(text[: text.rfind('\n') + 1]))
-  missing = [name for name in columns if name not in (reader.fieldnames or ())]
-  if missing:
-    raise ValueError(f'{path}: no column {", ".join(missing)}')
-  return [row for row in reader if None not in row and None not in row.values()]
-
-
 def _curves(rows: Sequence[Row], time: str, unit: int = 1) -> Curves:
   """Each seed's evaluations in time order; those that finished no episode are left out."""
   points: dict[str, dict[int, list[tuple[float, float]]]] = {}
@@ -71,7 +57,7 @@ def _curves(rows: Sequence[Row], time: str, unit: int = 1) -> Curves:
 @functools.cache
 def published_curves() -> dict[str, Curves]:
   """Agent -> game -> seed -> [2, evaluations] interactions and returns, as published (`reference/README.md`)."""
-  rows = _read_table(PUBLISHED_PATH, ('agent', 'game', 'seed', 'frame', 'eval_episode_return'))
+  rows = read_table(PUBLISHED_PATH, ('agent', 'game', 'seed', 'frame', 'eval_episode_return'))
   by_agent = {agent: [row for row in rows if row['agent'] == agent] for agent in PUBLISHED}
   return {agent: _curves(mine, 'frame', FRAMES_PER_INTERACTION) for agent, mine in by_agent.items()}
 
@@ -79,11 +65,11 @@ def published_curves() -> dict[str, Curves]:
 def draw_learning_curves(output_dir: str) -> str:
   """Draws OUTPUT_DIR/figure.png, a panel per game, and returns its path."""
   path, scores_path = (os.path.join(output_dir, name) for name in ('results.csv', 'scores.csv'))
-  curves = _curves(_read_table(path, ('game', 'seed', 'env_step', 'eval_episode_return')), 'env_step')
+  curves = _curves(read_table(path, ('game', 'seed', 'env_step', 'eval_episode_return')), 'env_step')
   if not curves:
     raise ValueError(f'{path}: no evaluations yet')
   needed = ('game', 'kind', 'mean_return', 'env_step')
-  scores = _read_table(scores_path, needed) if os.path.exists(scores_path) else []
+  scores = read_table(scores_path, needed) if os.path.exists(scores_path) else []
   games = len(curves)
   columns = games if games <= 3 else 2 if games == 4 else 3 if games in (5, 6, 9) else 4
   # No pyplot: its state is global, and this may run next to other code that draws.
@@ -282,18 +268,10 @@ class _Chart:
     return image.reduce(OVERSAMPLE)
 
 
-def main(argv: Sequence[str]) -> None:
-  """Redraws the figure of --output_dir; what goes wrong with its files is one line on stderr and exit code 1."""
-  del argv
-  try:
-    print(draw_learning_curves(flags.FLAGS.output_dir))
-  except (OSError, ValueError) as error:
-    named = isinstance(error, OSError) and error.filename
-    print(f'atari_figures: {f"{error.filename}: {error.strerror}" if named else error}', file=sys.stderr)
-    sys.exit(1)
+def draw_all(output_dir: str) -> list[str]:
+  """Draws what can be drawn from a run's files."""
+  return [draw_learning_curves(output_dir)]
 
 
 if __name__ == '__main__':
-  # Not at import: the experiment that draws has an --output_dir of its own.
-  flags.DEFINE_string('output_dir', None, 'Folder of a run, with its results.csv.', required=True)
-  app.run(main)
+  redraw_main('atari_figures', draw_all)

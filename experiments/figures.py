@@ -6,18 +6,15 @@ OUTPUT_DIR/posterior_size_<N>.png and .gif.
   python -m experiments.figures --output_dir=...
 """
 
-import csv
-import io
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.figure_files import read_table, redraw_main
 from experiments.posterior_figures import BEST_RETURN, BLUE, DARK, ORANGE, Row, draw_posterior, save_figure
 
 TEXT_COLUMNS = ('environment_name', 'agent_name')
@@ -28,14 +25,7 @@ SOLVE_MARK = {'ls': '', 'marker': 'v', 'ms': 6, 'mfc': ORANGE, 'mec': 'white', '
 
 def read_results(path: str) -> list[Row]:
   """Rows of a results.csv with numbers converted (empty: nan), without lines torn by a run at work or killed."""
-  with open(path, newline='') as file:
-    text = file.read()
-  reader = csv.DictReader(io.StringIO(text[: text.rfind('\n') + 1]))
-  missing = [name for name in NEEDED_COLUMNS if name not in (reader.fieldnames or ())]
-  if missing:
-    raise ValueError(f'{path}: no column {", ".join(missing)}')
-  whole = [row for row in reader if None not in row and None not in row.values()]
-  return [{name: _convert(name, value) for name, value in row.items()} for row in whole]
+  return [{name: _convert(name, value) for name, value in row.items()} for row in read_table(path, NEEDED_COLUMNS)]
 
 
 def _convert(name: str, value: str) -> str | int | float:
@@ -160,19 +150,5 @@ def draw_all(output_dir: str) -> list[str]:
   return [draw_learning_curves(output_dir), *draw_posterior(output_dir)]
 
 
-def main(argv: Sequence[str]) -> None:
-  """Redraws the figures of --output_dir; what goes wrong with its files is one line on stderr and exit code 1."""
-  del argv
-  try:
-    for path in draw_all(flags.FLAGS.output_dir):
-      print(path)
-  except (OSError, ValueError) as error:
-    named = isinstance(error, OSError) and error.filename
-    print(f'figures: {f"{error.filename}: {error.strerror}" if named else error}', file=sys.stderr)
-    sys.exit(1)
-
-
 if __name__ == '__main__':
-  # Not at import: the experiment that calls draw_all has an --output_dir of its own.
-  flags.DEFINE_string('output_dir', None, 'Folder of a run, with its results.csv.', required=True)
-  app.run(main)
+  redraw_main('figures', draw_all)

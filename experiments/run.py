@@ -18,7 +18,7 @@ from absl import app, flags, logging
 
 from hyperagent_jax import checkpoint, config
 from hyperagent_jax.config import ConfigError, field
-from hyperagent_jax.seeds import SEED_AXES, num_devices_used
+from hyperagent_jax.seeds import SEED_AXES, num_cores, num_devices_used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,9 +136,8 @@ def set_num_devices(num_devices: int, num_seeds: int) -> None:
   Raises:
     ConfigError: if more devices are asked for than there are.
   """
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
   # Not more than seeds: XLA moves the work of one seed between the threads of idle devices, which costs it a fifth.
-  jax.config.update('jax_num_cpu_devices', num_devices or min(cores, num_seeds))
+  jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), num_seeds))
   available = len(jax.local_devices())
   if num_devices > available:
     raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')

@@ -195,7 +195,8 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
       prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
       q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
       index_mean = jnp.full((dim,), reference.mean) if index is None else jnp.mean(index, axis=0)
-      return jnp.sum(q_tm1.at(index_mean) * jax.nn.one_hot(transition.a_tm1, q_tm1.mean.shape[0]))
+      mean, factor = losses.perturbed(q_tm1, transition.a_tm1, None, 0.0)
+      return mean + jnp.sum(factor * index_mean)
 
     mean_value = lambda params: jnp.mean(jax.vmap(value, in_axes=(None, 0, 0))(params, batch, index))
     return config.gradient_penalty * jnp.square(optax.tree.norm(jax.grad(mean_value)(params)))

@@ -173,18 +173,21 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     _remove(folder, other)
 
 
+def _change_manifest(path: pathlib.Path, changes: dict[str, Any]) -> None:
+  try:
+    manifest = json.loads(path.read_bytes())
+    write_atomically(path, json.dumps({**manifest, **changes}, indent=1).encode())
+  except (OSError, ValueError) as e:
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+
+
 def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
   """Replaces what a checkpoint remembers, in one piece; its arrays stay.
 
   Raises:
     CheckpointError: if there is no such checkpoint or it cannot be written; it then stands as it was.
   """
-  path = pathlib.Path(directory).absolute() / f'{step:012d}.json'
-  try:
-    manifest = json.loads(path.read_bytes())
-    write_atomically(path, json.dumps({**manifest, 'record': record}, indent=1).encode())
-  except (OSError, ValueError) as e:
-    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+  _change_manifest(pathlib.Path(directory).absolute() / f'{step:012d}.json', {'record': record})
 
 
 def drop_arrays(directory: str, step: int) -> None:
@@ -194,12 +197,7 @@ def drop_arrays(directory: str, step: int) -> None:
     CheckpointError: if there is no such checkpoint or it cannot be written.
   """
   folder = pathlib.Path(directory).absolute()
-  path = folder / f'{step:012d}.json'
-  try:
-    manifest = json.loads(path.read_bytes())
-    write_atomically(path, json.dumps({**manifest, 'files': {}}, indent=1).encode())
-  except (OSError, ValueError) as e:
-    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+  _change_manifest(folder / f'{step:012d}.json', {'files': {}})
   for other in _steps(folder):
     if other != step:
       _remove(folder, other)

@@ -146,6 +146,11 @@ class HyperAgentConfig:
     return round(self.update_ratio * self.num_envs)
 
   @property
+  def min_rows(self) -> int:
+    """Rows that replay needs for one whole transition with its stacks."""
+    return self.n_step + self.frame_stack + 1
+
+  @property
   def steps_per_update(self) -> int:
     """Steps of all E environments between updates."""
     return max(1, round(1.0 / (self.update_ratio * self.num_envs)))
@@ -243,11 +248,10 @@ def validate(config: HyperAgentConfig) -> None:
     )
   if c.min_replay > c.replay_capacity:
     raise ConfigError(f'--min_replay={c.min_replay}: must be at most replay_capacity={c.replay_capacity}')
-  rows = c.n_step + c.frame_stack + 1  # one whole transition with its stacks
-  if c.replay_capacity // c.num_envs < rows:
+  if c.replay_capacity // c.num_envs < c.min_rows:
     raise ConfigError(
       f'--replay_capacity={c.replay_capacity}: must be at least num_envs * (n_step + frame_stack + 1) = '
-      f'{c.num_envs * rows}'
+      f'{c.num_envs * c.min_rows}'
     )
   if c.prior_storage == 'table' and c.torso != 'deep_sea':
     raise ConfigError(f'--prior_storage=table: the {c.torso} torso has no enumerable states; must be replay')

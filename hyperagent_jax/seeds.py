@@ -4,6 +4,7 @@ On a CPU one seed after the other (`map`) is fastest, since cores are better use
 matrices; on GPU and TPU all at once (`vmap`) is. Either way arrays without an axis of seeds are passed as they are.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,11 @@ from jax.sharding import PartitionSpec as P
 
 SEED_AXES = ('map', 'vmap')
 Axes = Any  # A tree of 0 (an axis of seeds) and None (shared by all seeds), or a prefix of one, as for jax.vmap.
+
+
+def num_cores() -> int:
+  """Cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def default_seed_axis(devices: Sequence[jax.Device]) -> str:

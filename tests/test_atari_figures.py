@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import atari_figures
+from experiments import atari_figures, figure_files
 
 RESULTS = ('environment_name', 'agent_name', 'seed', 'frame', 'env_step', 'eval_episode_return', 'game', 'loss')
 SCORES = (
@@ -112,7 +112,7 @@ def test_a_line_torn_in_a_number_is_left_out(tmp_path):
   write_run(tmp_path, ['pong'], 1, with_scores=False)
   whole = (tmp_path / 'results.csv').read_text()
   (tmp_path / 'results.csv').write_text(whole + whole.splitlines()[-1].replace('100000', '120000')[:-2])
-  rows = atari_figures._read_table(str(tmp_path / 'results.csv'), RESULTS)
+  rows = figure_files.read_table(str(tmp_path / 'results.csv'), RESULTS)
   assert [row['env_step'] for row in rows] == [str(step) for step in range(0, 120_000, 20_000)]
 
 
@@ -135,12 +135,11 @@ def test_unused_panels_are_hidden(tmp_path, figure, num_games):
     ('game,seed,env_step,eval_episode_return\r\npong,0,0,many\r\n', "'many'"),
   ],
 )
-def test_bad_files_are_one_line(monkeypatch, capsys, tmp_path, text, message):
+def test_bad_files_are_one_line(capsys, tmp_path, text, message):
   if text is not None:
     (tmp_path / 'results.csv').write_text(text)
-  monkeypatch.setattr(atari_figures.flags, 'FLAGS', type('Flags', (), {'output_dir': str(tmp_path)}))
   with pytest.raises(SystemExit) as stop:
-    atari_figures.main([])
+    figure_files.redraw('atari_figures', atari_figures.draw_all, str(tmp_path))
   assert stop.value.code == 1
   error = capsys.readouterr().err
   assert error.startswith('atari_figures: ')

@@ -10,7 +10,6 @@ fills the stack with blank frames there (there it repeats the first one).
 
 import dataclasses
 import difflib
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from ale_py.vector_env import AtariVectorEnv
 from dm_env import specs
 
 from hyperagent_jax.config import ConfigError, field
+from hyperagent_jax.seeds import num_cores
 from hyperagent_jax.types import FIRST, LAST, MID, Array, Environment, PRNGKey, TimeStep
 
 
@@ -279,12 +279,11 @@ def make_atari(
   if num_seeds % num_groups:
     raise ValueError(f'num_groups={num_groups}: must divide num_seeds={num_seeds}')
   per_group = num_seeds // num_groups
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
   options = vector_options(config, frame_stack)
 
   def make(games_per_seed: int, training: bool) -> tuple[_Games, Environment]:
     size = games_per_seed * per_group
-    threads = config.num_threads or max(1, min(size, cores // num_groups))
+    threads = config.num_threads or max(1, min(size, num_cores() // num_groups))
     games = _Games(game, num_groups, games_per_seed, size, threads, options)
     return games, _make_environment(f'atari/{game}', games, games_per_seed, config, frame_stack, training)
 
