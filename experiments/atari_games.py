@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 
-from hyperagent_jax.distributions import Distribution
 from hyperagent_jax.envs.atari import AtariConfig, AtariEnvironment, vector_options
 from hyperagent_jax.types import Agent, LearnerState, from_dm_env
 
@@ -69,7 +68,6 @@ def constant_returns(game: str, config: AtariConfig, num_episodes: int) -> dict[
 def play(
   agent: Agent,
   trained: dict[str, Any],
-  reference: Distribution,
   game: str,
   config: AtariConfig,
   frame_stack: int,
@@ -83,7 +81,6 @@ def play(
   Args:
     agent: the agent.
     trained: `params` and `prior`, of one seed.
-    reference: distribution of the index.
     game: the game.
     config: preprocessing.
     frame_stack: frames of an observation.
@@ -105,9 +102,7 @@ def play(
     action, picture = int(output.action), screen[0, 0].copy()
     timestep = environment.step(action)
     screen = shown.step(np.asarray([action], np.int32))[0]
-    mean = q.mean + reference.mean * q.factor.sum(axis=-1)
-    variance = reference.second_moment * np.square(q.factor).sum(axis=-1) - np.square(mean - q.mean)
-    steps.append((picture, mean, np.sqrt(np.maximum(variance, 0.0)), action, timestep.reward))
+    steps.append((picture, q.mean, q.std, action, timestep.reward))
     if timestep.last():
       break
   screens, means, stds, actions, rewards = (np.stack(x) for x in zip(*steps, strict=True))

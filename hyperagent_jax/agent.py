@@ -24,6 +24,7 @@ from hyperagent_jax.types import (
   LearnerState,
   Network,
   Params,
+  Posterior,
   PRNGKey,
   TimeStep,
   Transition,
@@ -55,6 +56,38 @@ def reference_of(config: HyperAgentConfig) -> Distribution:
   return make_reference(config.reference_distribution, config.index_dim, config.num_nonzero, config.unit_variance_index)
 
 
+def redraws(config: HyperAgentConfig, timestep: TimeStep, uniform: Array, evaluation: bool) -> Array:
+  """Whether a step follows a new index: one per episode and, in training only, more often.
+
+  Args:
+    config: reads act_resampling, geometric_resampling and discount.
+    timestep: the step.
+    uniform: [] a random number in [0, 1).
+    evaluation: whether nothing is learnt.
+  """
+  if evaluation:
+    return timestep.first()
+  if config.act_resampling == 'state_dependent':
+    return jnp.array(True)
+  new = timestep.first() | (timestep.discount == 0.0)  # discount 0 within an episode: a life was lost
+  if config.geometric_resampling:
+    new = new | (uniform < 1.0 - config.discount)
+  return new
+
+
+def initial_state(params: Params, prior: Params, opt_state: Any) -> LearnerState:
+  """A learner that has not learnt yet."""
+  # A copy: state that is donated must not alias.
+  return LearnerState(params, prior, jax.tree.map(jnp.copy, params), opt_state, jnp.zeros((), jnp.int32))
+
+
+def with_copied_target(learner: LearnerState, period: int) -> LearnerState:
+  """The learner before its next update: the target is copied before updates 0, P, 2P, ..."""
+  copies = learner.num_updates % period == 0
+  target_params = jax.lax.cond(copies, lambda: learner.params, lambda: learner.target_params)
+  return learner._replace(target_params=target_params)
+
+
 def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, config: HyperAgentConfig) -> Agent:
   """HyperAgent as pure functions (sections 3-4 of the paper; Eq. 2-4, 8-10).
 
@@ -80,9 +113,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
 
   def init(key: PRNGKey, observation: Array) -> LearnerState:
     params, prior = network.init(key, observation)
-    # A copy: state that is donated must not alias.
-    target_params = jax.tree.map(jnp.copy, params)
-    return LearnerState(params, prior, target_params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    return initial_state(params, prior, optimizer.init(params))
 
   def init_actor(key: PRNGKey) -> ActorState:
     index = reference.sample(key, config.act_num_indices)
@@ -90,6 +121,10 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     return ActorState(index, noise_block, jnp.zeros((), jnp.int32))
 
   # ------------------------------------------------------------------------------------------------------------- act
+
+  def followed(q: HyperQ, indices: Array) -> Array:
+    """[K, A]: action values under the indices [K, M], or [1, A]: their supremum over all indices (Eq. 8, K -> oo)."""
+    return q.supremum(reference.radius)[None] if config.optimism == 'supremum' else q.at(indices)
 
   def draw_act(key: PRNGKey) -> ActDraws:
     key_index, key_redraw, key_noise = jax.random.split(key, 3)
@@ -99,17 +134,6 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     elif config.sigma > 0:
       noise = perturbation.sample(key_noise, 1)[0]
     return ActDraws(reference.sample(key_index, config.act_num_indices), jax.random.uniform(key_redraw), noise)
-
-  def redraws(timestep: TimeStep, draws: ActDraws, evaluation: bool) -> Array:
-    """Whether this step follows a new index: one per episode and, in training only, more often."""
-    if evaluation:
-      return timestep.first()
-    if config.act_resampling == 'state_dependent':
-      return jnp.array(True)
-    new = timestep.first() | (timestep.discount == 0.0)  # discount 0 within an episode: a life was lost
-    if config.geometric_resampling:
-      new = new | (draws.redraw < 1.0 - config.discount)
-    return new
 
   def next_noise(actor: ActorState, draws: ActDraws) -> tuple[Array | None, Array | None]:
     """The actor's block of perturbations and this transition's z; orthogonal ones are dealt row by row."""
@@ -123,10 +147,10 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     learner: LearnerState, actor: ActorState, timestep: TimeStep, key: PRNGKey | ActDraws, evaluation: bool = False
   ) -> tuple[ActorState, ActOutput]:
     draws = key if isinstance(key, ActDraws) else draw_act(key)
-    index = jnp.where(redraws(timestep, draws, evaluation), draws.index, actor.index)  # [K, M]
+    index = jnp.where(redraws(config, timestep, draws.redraw, evaluation), draws.index, actor.index)  # [K, M]
     noise_block, noise = next_noise(actor, draws)
     prior_q = network.cache(learner.prior, timestep.observation)
-    q = network.hyper_q(learner.params, timestep.observation, prior_q).at(index)  # [K, A]
+    q = followed(network.hyper_q(learner.params, timestep.observation, prior_q), index)  # [K, A]
     # K = 1 is Thompson sampling, K > 1 optimistic index sampling (Eq. 8).
     action = jnp.argmax(losses.optimistic(q, config.optimism_quantile)).astype(jnp.int32)
     extras = Extras(noise=noise, prior=None if network.caches_in_table else prior_q)
@@ -158,7 +182,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     q_t_selector = network.hyper_q(learner.params, transition.o_t, prior_q) if config.double_q else q_t_target
 
     def at(indices: Array) -> Array:  # [K, M] -> []
-      q_value, q_selector = q_t_target.at(indices), q_t_selector.at(indices)
+      q_value, q_selector = followed(q_t_target, indices), followed(q_t_selector, indices)
       r_t, discount_t = transition.r_t, transition.discount_t
       return losses.bootstrap_target(r_t, discount_t, q_value, q_selector, config.optimism_quantile)
 
@@ -205,10 +229,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     learner: LearnerState, batch: Transition, key: PRNGKey | UpdateDraws, replay_size: Array | None = None
   ) -> tuple[LearnerState, dict[str, Array]]:
     draws = key if isinstance(key, UpdateDraws) else draw_update(key, batch.a_tm1.shape[0])
-    # The target is copied before updates 0, P, 2P, ...
-    copies = learner.num_updates % config.target_period == 0
-    target_params = jax.lax.cond(copies, lambda: learner.params, lambda: learner.target_params)
-    learner = learner._replace(target_params=target_params)
+    learner = with_copied_target(learner, config.target_period)
     y0 = jax.vmap(target, in_axes=(None, 0, 0, 0))(learner, batch, draws.index, draws.index_t)  # [B] or [B, N]
 
     def batch_loss(params: Params) -> Array:
@@ -220,10 +241,14 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     updates, opt_state = optimizer.update(grads, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
     metrics = {'loss': value, 'grad_norm': optax.tree.norm(grads)}
-    return LearnerState(params, learner.prior, target_params, opt_state, learner.num_updates + 1), metrics
+    return learner._replace(params=params, opt_state=opt_state, num_updates=learner.num_updates + 1), metrics
 
-  def posterior(learner: LearnerState, observation: Array) -> HyperQ:
-    """Mean and factor of all action values of a state; the standard deviation is sqrt(v) |factor|."""
-    return network.hyper_q(learner.params, observation, network.cache(learner.prior, observation))
+  def posterior(learner: LearnerState, observation: Array) -> Posterior:
+    """Mean [A] and standard deviation [A] of all action values of a state, in closed form."""
+    q = network.hyper_q(learner.params, observation, network.cache(learner.prior, observation))
+    # With f the factor: E <f, xi> = E[xi_1] sum(f), and E <f, xi>^2 = v |f|^2.
+    shift = reference.mean * jnp.sum(q.factor, axis=-1)
+    variance = reference.second_moment * jnp.sum(jnp.square(q.factor), axis=-1) - jnp.square(shift)
+    return Posterior(q.mean + shift, jnp.sqrt(jnp.maximum(variance, 0.0)))
 
   return Agent(init, init_actor, act, update, posterior, draw_act, draw_update)

@@ -37,6 +37,7 @@ class HyperAgentConfig:
   posterior_scale: float = field(1.0, 'Weight c_post of the trained part of Q.', low=0.0)
   prior_scale: float = field(10.0, 'Weight c_prior of the fixed prior.', low=0.0)
   prior_std: float = field(1.0, 'Length of the rows of A0 and, on the sphere, of b and b0 at initialisation.', low=0.0)
+  prior_row_length: float = field(0.0, 'Length of the rows of A0, where it is not prior_std; 0: it is.', low=0.0)
   bias_init: str = field(
     'sphere',
     'How b and b0 are drawn: uniformly on a sphere of radius prior_std, or as Glorot normal matrices.',
@@ -108,6 +109,11 @@ class HyperAgentConfig:
   )
   geometric_resampling: bool = field(True, 'Also redraw the acting index with probability 1 - gamma at every step.')
   act_num_indices: int = field(1, 'Indices K over which acting is optimistic; 1: Thompson sampling.', low=1)
+  optimism: str = field(
+    'sampled',
+    'Optimism over K sampled indices, or in closed form over the whole sphere, mean + |factor|: the limit of large K.',
+    choices=('sampled', 'supremum'),
+  )
   optimism_quantile: float = field(
     1.0, 'Quantile over optimistic indices, for acting and targets; 1: maximum.', high=1.0
   )
@@ -218,8 +224,6 @@ def validate(config: HyperAgentConfig) -> None:
   """
   validate_fields(config)
   c = config
-  if not c.hidden_sizes:
-    raise ConfigError('--hidden_sizes=: must name at least one layer')
   number = str(c.update_indices)
   if number != 'exact' and not (number.isdecimal() and int(number) > 0):
     raise ConfigError(f"--update_indices={c.update_indices}: must be 'exact' or a whole number of at least 1")
@@ -228,10 +232,36 @@ def validate(config: HyperAgentConfig) -> None:
       '--update_indices=exact --target_index=dependent: the exact expectation needs independent targets; '
       'give a number of indices, such as --update_indices=20'
     )
-  if c.target_num_indices > 1 and c.target_index == 'dependent':
-    raise ConfigError(
-      f'--target_num_indices={c.target_num_indices} --target_index=dependent: optimism needs independent targets'
-    )
+  validate_indices(config)
+  validate_loop(config)
+
+
+def validate_indices(c: HyperAgentConfig) -> None:
+  """Checks the rules of indices that are drawn from a distribution.
+
+  Raises:
+    ConfigError: one line that names the flag, its value and what is allowed.
+  """
+  given = f'--optimism={c.optimism}' if c.optimism == 'supremum' else f'--target_num_indices={c.target_num_indices}'
+  if c.target_index == 'dependent' and (c.target_num_indices > 1 or c.optimism == 'supremum'):
+    raise ConfigError(f'{given} --target_index=dependent: optimism needs independent targets')
+  if c.optimism == 'supremum':
+    if c.reference_distribution not in ('sphere', 'orthogonal'):
+      raise ConfigError('--optimism=supremum: --reference_distribution must be sphere or orthogonal')
+    if (c.act_num_indices, c.target_num_indices, c.optimism_quantile) != (1, 1, 1.0):
+      raise ConfigError('--optimism=supremum: is over all indices; a number or a quantile of them must not be given')
+  if 'sparse' in (c.reference_distribution, c.perturbation_distribution) and c.num_nonzero > c.index_dim:
+    raise ConfigError(f'--num_nonzero={c.num_nonzero}: must be at most index_dim={c.index_dim}')
+
+
+def validate_loop(c: HyperAgentConfig) -> None:
+  """Checks the rules that do not depend on how an agent draws its indices.
+
+  Raises:
+    ConfigError: one line that names the flag, its value and what is allowed.
+  """
+  if not c.hidden_sizes:
+    raise ConfigError('--hidden_sizes=: must name at least one layer')
   for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps', 'pixel_divisor'):
     if getattr(c, name) <= 0:
       raise ConfigError(f'--{name}={getattr(c, name)}: must be above 0')
@@ -240,8 +270,6 @@ def validate(config: HyperAgentConfig) -> None:
     raise ConfigError(
       f'--update_ratio={c.update_ratio}: times num_envs={c.num_envs} it must be a whole number or a fraction 1/k'
     )
-  if 'sparse' in (c.reference_distribution, c.perturbation_distribution) and c.num_nonzero > c.index_dim:
-    raise ConfigError(f'--num_nonzero={c.num_nonzero}: must be at most index_dim={c.index_dim}')
   if c.min_replay < c.num_envs * c.n_step:
     raise ConfigError(
       f'--min_replay={c.min_replay}: must be at least num_envs * n_step = {c.num_envs * c.n_step}, one whole transition'

@@ -22,6 +22,7 @@ class Distribution(NamedTuple):
   sample: Callable[[PRNGKey, int], Array]  # key, number of samples -> [num, M]
   mean: float  # every component's mean
   second_moment: float  # v of E[xi xi^T] = v I (for one_hot: the diagonal; off it the moment is 0 as well)
+  radius: float | None = None  # of the sphere that is its support, if it is one
 
 
 def _sphere(key: PRNGKey, num: int, dim: int) -> Array:
@@ -83,7 +84,7 @@ def make_reference(name: str, dim: int, num_nonzero: int = 1, unit_variance: boo
     case 'gaussian':
       return Distribution(lambda key, num: jax.random.normal(key, (num, dim)), 0.0, 1.0)
     case 'sphere':
-      return Distribution(lambda key, num: long * _sphere(key, num, dim), 0.0, unit_v)
+      return Distribution(lambda key, num: long * _sphere(key, num, dim), 0.0, unit_v, long)
     case 'cube':
       return Distribution(lambda key, num: _signs(key, (num, dim)), 0.0, 1.0)
     case 'coordinate':
@@ -92,7 +93,7 @@ def make_reference(name: str, dim: int, num_nonzero: int = 1, unit_variance: boo
       scale = (dim / num_nonzero) ** 0.5
       return Distribution(lambda key, num: scale * _sparse(key, num, dim, num_nonzero), 0.0, 1.0)
     case 'orthogonal':
-      return Distribution(lambda key, num: long * _orthogonal(key, num, dim), 0.0, unit_v)
+      return Distribution(lambda key, num: long * _orthogonal(key, num, dim), 0.0, unit_v, long)
     case 'one_hot':
       return Distribution(lambda key, num: _one_hot(key, num, dim), 1.0 / dim, 1.0 / dim)
   raise ValueError(f'reference distribution {name!r}: must be one of {", ".join(REFERENCES)}')

@@ -6,6 +6,8 @@ The head's weights A [A, H, M] and b [A, H] are kept as one array [H, A, 1 + M],
 gives mean and factor of every action. The hypermodel generates last-layer weights only; there is no last-layer bias.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,8 +36,9 @@ class LinearHypermodel(nn.Module):
   """A torso and a head whose weights are affine in the index.
 
   The trained part (`is_prior=False`) draws A from a normal of variance 2 / (A H + M), the prior each row of A0 in R^M
-  uniformly on the sphere of radius prior_std. Both draw b alike: `bias_init='sphere'` flattened over actions and
-  features, uniformly on the sphere of radius prior_std; 'glorot' as a Glorot normal A x H matrix.
+  uniformly on the sphere of radius prior_std (or prior_row_length, if above 0). Both draw b alike: `bias_init='sphere'`
+  flattened over actions and features, uniformly on the sphere of radius prior_std; 'glorot' as a Glorot normal A x H
+  matrix.
   """
 
   torso: nn.Module
@@ -44,6 +47,7 @@ class LinearHypermodel(nn.Module):
   prior_std: float
   is_prior: bool
   bias_init: str = 'sphere'
+  prior_row_length: float = 0.0  # of A0, if above 0
 
   @nn.compact
   def __call__(self, observation: Array) -> HyperQ:
@@ -57,7 +61,7 @@ class LinearHypermodel(nn.Module):
     key_a, key_b = jax.random.split(key)
     num_rows = num_features * self.num_actions
     if self.is_prior:
-      a = self.prior_std * _unit_rows(key_a, num_rows, self.index_dim)
+      a = (self.prior_row_length or self.prior_std) * _unit_rows(key_a, num_rows, self.index_dim)
     else:
       a = (2.0 / (num_rows + self.index_dim)) ** 0.5 * jax.random.normal(key_a, (num_rows, self.index_dim))
     if self.bias_init == 'glorot':
@@ -84,17 +88,18 @@ def head_regularizer(head: Array, index_mean: Array, second_moment: Array) -> Ar
   return jnp.sum(jnp.square(b)) + cross + second_moment * jnp.sum(jnp.square(a))
 
 
-def make_torso(config: HyperAgentConfig) -> nn.Module:
-  """The configured torso: a Flax module from one observation to its features [H]."""
+def make_torso(config: HyperAgentConfig, hidden_sizes: tuple[int, ...] | None = None) -> nn.Module:
+  """The configured torso, a Flax module from one observation to its features [H]; other layers' widths may be given."""
+  hidden_sizes = config.hidden_sizes if hidden_sizes is None else hidden_sizes
   match config.torso:
     case 'deep_sea':
-      return DeepSeaTorso(config.grid_size, config.hidden_sizes)
+      return DeepSeaTorso(config.grid_size, hidden_sizes)
     case 'mlp':
-      return MLPTorso(config.hidden_sizes)
+      return MLPTorso(hidden_sizes)
   layers = NATURE if config.torso == 'nature' else DATA_EFFICIENT
   return ScreenTorso(
     layers,
-    config.hidden_sizes,
+    hidden_sizes,
     config.pixel_divisor,
     config.normalize_features,
     config.convolution_method,
@@ -109,6 +114,25 @@ def frame_layout(config: HyperAgentConfig) -> FrameLayout:
   return FrameLayout(lambda frame: nested_windows(frame[None], DATA_EFFICIENT)[:, 0], 1)
 
 
+def store_prior(
+  evaluate: Callable[[Params, Array], Array], config: HyperAgentConfig
+) -> tuple[Callable[[Params], Params], Callable[[Params, Array], Array]]:
+  """Two functions, from a prior's weights to what is stored of it, and from that and an observation to its value.
+
+  With `prior_storage='table'` the value of every state is evaluated once, and looked up; otherwise the weights are
+  kept, and it is for the caller to remember values.
+
+  Args:
+    evaluate: weights, observation -> the prior's value, one array.
+    config: reads prior_storage and grid_size.
+  """
+  if config.prior_storage != 'table':
+    return lambda prior: prior, evaluate
+  observations = deep_sea_observations(config.grid_size)
+  tabulate = lambda prior: jax.vmap(evaluate, in_axes=(None, 0))(prior, jnp.asarray(observations))
+  return tabulate, lambda table, observation: table[deep_sea_row(observation, config.grid_size)]
+
+
 def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
   """The linear hypermodel with its fixed prior (Eq. 1, 10).
 
@@ -120,30 +144,45 @@ def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
     A `Network`. With `prior_storage='table'`, `prior` is the array [rows + 1, A, 1 + M] of the scaled prior's mean and
     factor of every state, and `cache` reads it; otherwise `prior` holds the prior network's weights.
   """
+  return join_with_prior(lambda: make_torso(config), config, num_actions)
+
+
+def join_with_prior(torso: Callable[[], nn.Module], config: HyperAgentConfig, num_actions: int) -> Network:
+  """A linear hypermodel on any torso, and a fixed prior of the same architecture; see `make_network`.
+
+  Args:
+    torso: makes a module from one observation to features [H].
+    config: reads index_dim, posterior_scale, prior_scale, prior_std, prior_row_length, prior_storage, bias_init and
+      mean_regularizer.
+    num_actions: A.
+  """
 
   def make_module(is_prior: bool) -> nn.Module:
-    torso = make_torso(config)
-    return LinearHypermodel(torso, num_actions, config.index_dim, config.prior_std, is_prior, config.bias_init)
+    return LinearHypermodel(
+      torso(),
+      num_actions,
+      config.index_dim,
+      config.prior_std,
+      is_prior,
+      config.bias_init,
+      config.prior_row_length,
+    )
 
   posterior, prior_network = make_module(is_prior=False), make_module(is_prior=True)
-  in_table = config.prior_storage == 'table'
 
-  def evaluate_prior(prior: Params, observation: Array) -> HyperQ:
-    return scale(prior_network.apply({'params': prior}, observation), config.prior_scale)
+  def evaluate_prior(prior: Params, observation: Array) -> Array:  # -> [A, 1 + M], mean first
+    q = scale(prior_network.apply({'params': prior}, observation), config.prior_scale)
+    return jnp.concatenate([q.mean[:, None], q.factor], axis=-1)
+
+  store, look_up = store_prior(evaluate_prior, config)
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
     key_posterior, key_prior = jax.random.split(key)
     params = posterior.init(key_posterior, observation)['params']
-    prior = prior_network.init(key_prior, observation)['params']
-    if in_table:
-      q = jax.vmap(evaluate_prior, in_axes=(None, 0))(prior, jnp.asarray(deep_sea_observations(config.grid_size)))
-      prior = jnp.concatenate([q.mean[..., None], q.factor], axis=-1)
-    return params, prior
+    return params, store(prior_network.init(key_prior, observation)['params'])
 
   def cache(prior: Params, observation: Array) -> HyperQ:
-    if not in_table:
-      return evaluate_prior(prior, observation)
-    q = prior[deep_sea_row(observation, config.grid_size)]
+    q = look_up(prior, observation)
     return HyperQ(q[:, 0], q[:, 1:])
 
   def hyper_q(params: Params, observation: Array, prior_q: HyperQ) -> HyperQ:
@@ -158,4 +197,4 @@ def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
     num_features, num_actions = params['head'].shape[:2]
     return r / (num_features * num_actions) if config.mean_regularizer else r
 
-  return Network(init, cache, hyper_q, q, regularizer, in_table)
+  return Network(init, cache, hyper_q, q, regularizer, config.prior_storage == 'table')

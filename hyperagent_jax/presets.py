@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.config import ConfigError, HyperAgentConfig
 
 
 def deep_sea(size: int = 20) -> HyperAgentConfig:
@@ -12,6 +12,35 @@ def deep_sea(size: int = 20) -> HyperAgentConfig:
     size: side N of the grid, at least 2.
   """
   return HyperAgentConfig(grid_size=size)
+
+
+def deep_sea_best(size: int = 20) -> HyperAgentConfig:
+  """What solves DeepSea in the fewest episodes; beyond the paper.
+
+  Optimism over 20 indices, eight updates a step, and the target copied before every update (which makes double
+  Q-learning the same as plain Q-learning, and a forward pass cheaper): what a step has taught is known at the next one.
+  A discount of 1 - 2.5 / N: far from the treasure nearly every cell is visited before it is found, and the lower the
+  discount, the more strictly the nearest unknown comes first. Much lower, and the treasure's own value at the start,
+  gamma^N, would drown in the noise. The acting index is not redrawn at random, which the discount would make frequent.
+
+  Args:
+    size: side N of the grid, at least 5.
+
+  Raises:
+    ConfigError: if it is smaller.
+  """
+  if size < 5:
+    raise ConfigError(f'--size={size}: must be at least 5 for deep_sea_best')
+  return dataclasses.replace(
+    deep_sea(size),
+    act_num_indices=20,
+    target_num_indices=20,
+    update_ratio=8.0,
+    target_period=1,
+    double_q=False,
+    discount=1.0 - 2.5 / size,
+    geometric_resampling=False,
+  )
 
 
 def vector_observations() -> HyperAgentConfig:

@@ -69,6 +69,17 @@ class HyperQ(NamedTuple):
     # A product and a sum: XLA fuses them, where a batched matrix product this small would be a call.
     return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
 
+  def supremum(self, radius: float) -> Array:  # -> [A]
+    """The greatest value of each action under any index on a sphere: mean + radius |factor|."""
+    return self.mean + radius * jnp.linalg.norm(self.factor, axis=-1)
+
+
+class Posterior(NamedTuple):
+  """What an agent believes of the action values of one state."""
+
+  mean: Array  # [A]
+  std: Array  # [A]
+
 
 class Extras(NamedTuple):
   """What HyperAgent wants remembered with a time step; a field it does not need is None."""
@@ -151,7 +162,7 @@ class Agent(NamedTuple):
   init_actor: Callable[[PRNGKey], Any]
   act: Callable[..., tuple[Any, ActOutput]]  # learner, actor, timestep, key, evaluation=False
   update: Callable[..., tuple[LearnerState, dict[str, Array]]]  # learner, batch, key, replay_size=None
-  posterior: Callable[[LearnerState, Array], HyperQ]  # learner, observation
+  posterior: Callable[[LearnerState, Array], Posterior]  # learner, observation
   draw_act: Callable[[PRNGKey], Any]
   draw_update: Callable[[PRNGKey, int], Any]  # key, batch size
 

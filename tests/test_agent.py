@@ -65,19 +65,43 @@ def draws_of(index, redraw=0.999, noise=None):
 # ------------------------------------------------------------------------------------------------------------------ act
 
 
+def test_supremum_is_what_optimism_over_ever_more_indices_tends_to_for_acting_too():
+  config = with_(optimism='supremum')
+  agent, learner, _ = make(config)
+  q = hyper_q_of(config)(learner, jnp.int32(5))
+  many = np.asarray(q.at(make_reference('sphere', DIM).sample(jax.random.key(0), 20_000)))
+  assert (many <= np.asarray(q.supremum(1.0)) + 1e-5).all()
+  np.testing.assert_allclose(many.max(axis=0), q.supremum(1.0), atol=1e-2)
+  actor = agent.init_actor(jax.random.key(1))
+  for evaluation in (False, True):
+    output = agent.act(learner, actor, step(types.MID), jax.random.key(2), evaluation)[1]
+    assert int(output.action) == int(many.max(axis=0).argmax())
+
+
+@pytest.mark.parametrize('reference', ['sphere', 'gaussian', 'one_hot'])
+def test_posterior_has_the_moments_of_sampled_values(reference):
+  config = with_(reference_distribution=reference)
+  agent, learner, _ = make(config)
+  told = jax.jit(agent.posterior)(learner, jnp.int32(5))
+  indices = make_reference(reference, DIM).sample(jax.random.key(1), 20_000)
+  q = np.asarray(jax.vmap(hyper_q_of(config)(learner, jnp.int32(5)).at)(indices))
+  np.testing.assert_allclose(told.mean, q.mean(axis=0), atol=5 * q.std() / 20_000**0.5)
+  np.testing.assert_allclose(told.std, q.std(axis=0), rtol=0.03)
+
+
 @pytest.mark.parametrize('num_indices, quantile', [(1, 1.0), (4, 1.0), (4, 0.6)])
 def test_act_maximises_the_optimistic_value_under_the_index_that_it_follows(num_indices, quantile):
   config = with_(act_num_indices=num_indices, optimism_quantile=quantile)
   agent, learner, _ = make(config)
   act = jax.jit(agent.act)
-  posterior = jax.tree.map(np.asarray, jax.jit(agent.posterior)(learner, jnp.int32(5)))
+  q5 = jax.tree.map(np.asarray, hyper_q_of(config)(learner, jnp.int32(5)))
   rng = np.random.RandomState(0)
   actions = []
   for _ in range(20):
     index = rng.randn(num_indices, DIM).astype(np.float32)
     actor = ActorState(jnp.asarray(index), jnp.zeros((0, DIM)), jnp.zeros((), jnp.int32))
     new, output = act(learner, actor, step(types.MID), draws_of(rng.randn(num_indices, DIM)))
-    q = posterior.mean + np.einsum('km,am->ka', index, posterior.factor)
+    q = q5.mean + np.einsum('km,am->ka', index, q5.factor)
     assert int(output.action) == np.quantile(q, quantile, axis=0).argmax()
     np.testing.assert_array_equal(new.index, index)
     actions.append(int(output.action))
@@ -198,9 +222,18 @@ def numpy_loss(config, learner, batch, draws, replay_size=1):
     mean, factor = posterior(params, observation)
     return np.array([[mean[a] + factor[a] @ xi for a in range(ACTIONS)] for xi in np.asarray(indices, np.float64)])
 
+  def upper_bounds(params, observation):  # [A]
+    mean, factor = posterior(params, observation)
+    radius = DIM**0.5 if config.unit_variance_index else 1.0
+    return [mean[a] + radius * np.sqrt((factor[a] ** 2).sum()) for a in range(ACTIONS)]
+
+  selector_params = learner.params if config.double_q else learner.target_params
+
   def y0(i, indices):
     value = values(learner.target_params, batch.o_t[i], indices)
     selector = values(learner.params, batch.o_t[i], indices) if config.double_q else value
+    if config.optimism == 'supremum':
+      value, selector = (np.array([upper_bounds(p, batch.o_t[i])]) for p in (learner.target_params, selector_params))
     a = np.quantile(selector, config.optimism_quantile, axis=0).argmax()
     return float(batch.r_t[i]) + float(batch.discount_t[i]) * np.quantile(value[:, a], config.optimism_quantile)
 
@@ -237,6 +270,8 @@ LOSS_CASES = {
   'optimistic': {'target_num_indices': 4},
   'optimistic_quantile': {'target_num_indices': 4, 'optimism_quantile': 0.6},
   'optimistic_single_q': {'target_num_indices': 4, 'double_q': False, 'optimism_quantile': 0.8},
+  'supremum': {'optimism': 'supremum'},
+  'supremum_unit_variance': {'optimism': 'supremum', 'unit_variance_index': True, 'double_q': False},
   'sampled': {'update_indices': '5', 'sigma': 0.5, 'beta': 0.3},
   'sampled_optimistic': {'update_indices': '5', 'sigma': 0.5, 'target_num_indices': 4},
   'dependent': {'update_indices': '5', 'target_index': 'dependent', 'sigma': 0.5},
@@ -333,9 +368,11 @@ def test_gradient_is_that_of_the_loss_with_the_target_held_fixed():
     fixed = learner._replace(params=unflatten(flat))
     return agent.update(fixed, batch._replace(r_t=targets, discount_t=jnp.zeros(BATCH)), draws, jnp.int32(7))[1]['loss']
 
+  hyper_q = hyper_q_of(config)
+
   def target(i):
-    q_value = agent.posterior(learner._replace(params=learner.target_params), batch.o_t[i]).at(draws.index_t[i, 0])
-    q_selector = agent.posterior(learner, batch.o_t[i]).at(draws.index_t[i, 0])
+    q_value = hyper_q(learner._replace(params=learner.target_params), batch.o_t[i]).at(draws.index_t[i, 0])
+    q_selector = hyper_q(learner, batch.o_t[i]).at(draws.index_t[i, 0])
     return batch.r_t[i] + batch.discount_t[i] * q_value[jnp.argmax(q_selector)]
 
   targets = jnp.stack([target(i) for i in range(BATCH)])
@@ -358,15 +395,21 @@ PENALTY_CASES = {
 EQUIVALENT = {'sphere': np.concatenate([np.eye(DIM), -np.eye(DIM)]), 'one_hot': np.eye(DIM)}
 
 
-def norm_of_mean_value_gradient(config, agent, learner, batch, draws):
+def hyper_q_of(config):
+  compiled = compile_posterior(config.prior_scale)
+  return lambda learner, observation: compiled(learner.params, learner.prior, observation)
+
+
+def norm_of_mean_value_gradient(config, learner, batch, draws):
   """|d/d(params) of (1/B) sum_b E_xi Q(s_b, a_b, xi)| as a function of flat parameters, index by index."""
   _, unflatten = jax.flatten_util.ravel_pytree(learner.params)
+  hyper_q = hyper_q_of(config)
 
   def mean_value(flat):
     now = learner._replace(params=unflatten(flat))
     total = 0.0
     for i in range(BATCH):
-      q = agent.posterior(now, batch.o_tm1[i])
+      q = hyper_q(now, batch.o_tm1[i])
       indices = EQUIVALENT[config.reference_distribution] if draws.index is None else draws.index[i]
       for index in indices:
         total += q.at(jnp.asarray(index))[batch.a_tm1[i]] / len(indices)
@@ -382,7 +425,7 @@ def test_gradient_penalty_is_the_squared_norm_of_the_gradient_of_the_mean_taken_
   penalised = dataclasses.replace(plain, gradient_penalty=weight)
   agent, learner, update = make(plain)
   batch, draws = make_batch(), agent.draw_update(jax.random.key(3), BATCH)
-  norm = norm_of_mean_value_gradient(plain, agent, learner, batch, draws)
+  norm = norm_of_mean_value_gradient(plain, learner, batch, draws)
   flat, _ = jax.flatten_util.ravel_pytree(learner.params)
   (old, old_metrics), (new, new_metrics) = update(learner, batch, draws), make(penalised)[2](learner, batch, draws)
   expected = weight * float(norm(flat)) ** 2
@@ -510,6 +553,7 @@ def test_the_text_of_a_program_depends_on_the_configuration_alone():
     ({}, {'posterior_scale': 0.5}),
     ({}, {'prior_scale': 5.0}),
     ({}, {'prior_std': 0.5}),
+    ({}, {'prior_row_length': 0.5}),
     ({}, {'prior_storage': 'replay'}),
     ({}, {'reference_distribution': 'cube'}),
     ({}, {'perturbation_distribution': 'cube'}),
@@ -533,6 +577,10 @@ def test_the_text_of_a_program_depends_on_the_configuration_alone():
     ({}, {'discount': 0.97}),  # by the probability of redrawing
     ({}, {'act_num_indices': 1}),
     ({}, {'optimism_quantile': 1.0}),
+    (
+      {'act_num_indices': 1, 'target_num_indices': 1, 'optimism_quantile': 1.0, 'reference_distribution': 'sphere'},
+      {'optimism': 'supremum'},
+    ),
     ({}, {'learning_rate': 1e-2}),
     ({}, {'adam_eps': 1e-8}),
     ({}, {'max_grad_norm': 0.25}),

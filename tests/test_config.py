@@ -59,6 +59,7 @@ INVALID = [
   ({'posterior_scale': -1.0}, '--posterior_scale=-1.0', 'at least 0'),
   ({'prior_scale': -0.5}, '--prior_scale=-0.5', 'at least 0'),
   ({'prior_std': -0.5}, '--prior_std=-0.5', 'at least 0'),
+  ({'prior_row_length': -0.5}, '--prior_row_length=-0.5', 'at least 0'),
   ({'prior_storage': 'disk'}, '--prior_storage=disk', 'one of table, replay'),
   ({'torso': 'mlp'}, '--prior_storage=table', 'must be replay'),
   ({'torso': 'nature'}, '--prior_storage=table', 'must be replay'),
@@ -116,6 +117,14 @@ INVALID = [
   ({'max_abs_reward': float('inf')}, '--max_abs_reward=inf', 'finite'),
   ({'act_resampling': 'never'}, '--act_resampling=never', 'one of state_independent, state_dependent'),
   ({'act_num_indices': 0}, '--act_num_indices=0', 'at least 1'),
+  ({'optimism': 'hope'}, '--optimism=hope', 'one of sampled, supremum'),
+  ({'optimism': 'supremum', 'reference_distribution': 'cube'}, '--optimism=supremum', 'must be sphere or orthogonal'),
+  ({'optimism': 'supremum', 'act_num_indices': 4}, '--optimism=supremum', 'must not be given'),
+  (
+    {'optimism': 'supremum', 'target_index': 'dependent', 'update_indices': '2'},
+    '--optimism=supremum',
+    'needs independent targets',
+  ),
   ({'optimism_quantile': 0.0}, '--optimism_quantile=0.0', 'above 0'),
   ({'optimism_quantile': 1.5}, '--optimism_quantile=1.5', 'at most 1'),
   ({'learning_rate': 0.0}, '--learning_rate=0.0', 'above 0'),
@@ -212,6 +221,7 @@ CHANGED = HyperAgentConfig(
   posterior_scale=0.1,
   prior_scale=0.2,
   prior_std=0.3,
+  prior_row_length=0.4,
   bias_init='glorot',
   prior_storage='replay',
   pixel_divisor=128.0,
@@ -237,6 +247,7 @@ CHANGED = HyperAgentConfig(
   act_resampling='state_dependent',
   geometric_resampling=False,
   act_num_indices=4,
+  optimism='supremum',
   optimism_quantile=0.8,
   learning_rate=1e-4,
   adam_eps=1e-8,
@@ -331,6 +342,18 @@ def test_every_field_is_read_outside_the_configuration(name):
   # These are read through properties of the configuration.
   through = {'update_indices': {'num_update_indices'}, 'update_ratio': {'updates_per_step', 'steps_per_update'}}
   assert through.get(name, {name}) <= read
+
+
+def test_best_preset_for_deep_sea_is_valid_and_keeps_the_treasures_value_at_the_start():
+  for size in (5, 20, 50, 100, 200):
+    best = presets.deep_sea_best(size)
+    config_lib.validate(best)
+    assert 0.03 < best.discount**size < 0.1
+    changed = config_lib.differences(config_lib.to_dict(presets.deep_sea(size)), config_lib.to_dict(best))
+    assert {text.split(':')[0] for text in changed} == {
+      *('act_num_indices', 'target_num_indices', 'update_ratio', 'target_period', 'double_q', 'discount'),
+      'geometric_resampling',
+    }
 
 
 def test_presets_for_atari_have_the_numbers_of_table_5():

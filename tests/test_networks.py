@@ -209,6 +209,18 @@ def test_prior_head_has_rows_and_offset_of_length_prior_std(large_init):
   assert np.linalg.matrix_rank(directions) == 4
 
 
+def test_rows_of_a0_may_have_a_length_of_their_own():
+  config = dataclasses.replace(DEEP_SEA, prior_row_length=2.0, prior_storage='replay')
+  params, prior = make_network(config, ACTIONS).init(jax.random.key(0), jnp.int32(0))
+  head = np.asarray(prior['head'])
+  np.testing.assert_allclose(np.linalg.norm(head[..., 1:], axis=-1), 2.0, rtol=1e-5)
+  np.testing.assert_allclose(np.linalg.norm(head[..., 0]), config.prior_std, rtol=1e-5)
+  default = make_network(dataclasses.replace(config, prior_row_length=0.0), ACTIONS).init(
+    jax.random.key(0), jnp.int32(0)
+  )
+  np.testing.assert_array_equal(params['head'], default[0]['head'])  # the trained part is not scaled
+
+
 # -------------------------------------------------------------------------------------------- the prior stays as it is
 
 
