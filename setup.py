@@ -25,7 +25,10 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   python_requires='>=3.11',
-  packages=['hyperagent_jax', 'hyperagent_jax.data', 'hyperagent_jax.envs', 'experiments'],
+  packages=[
+    *('hyperagent_jax', 'hyperagent_jax.baselines', 'hyperagent_jax.data', 'hyperagent_jax.envs'),
+    *('experiments', 'experiments.studies'),
+  ],
   package_data={
     'hyperagent_jax': ['py.typed'],
     'hyperagent_jax.data': ['*.csv'],
