@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import agents
 from experiments import run as run_lib
 from experiments.atari_games import constant_returns, play, random_returns
 from experiments.atari_report import (
@@ -33,12 +34,12 @@ from experiments.run import OutputConfig, RunConfig
 from experiments.task import Files, History, Kept, Task, checkpoints_of
 from experiments.training import finished_history, open_results, open_tensorboard, stopped, train
 from hyperagent_jax import checkpoint, config, metrics, presets, scores
-from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
+from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import atari
 from hyperagent_jax.envs.atari import AtariConfig
 from hyperagent_jax.interaction import make_interaction, seed_key
-from hyperagent_jax.networks import frame_layout, make_network
+from hyperagent_jax.networks import frame_layout
 from hyperagent_jax.replay import Replay, make_replay
 from hyperagent_jax.runner import Runner, make_runner
 from hyperagent_jax.seeds import default_seed_axis, num_devices_used
@@ -68,7 +69,7 @@ _RUN = dataclasses.replace(RunConfig(), num_seeds=4, eval_period=20_000, num_eva
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Makes a flag of every setting."""
-  config.define_flags(presets.atari(), flag_values, skip=_NOT_FLAGS)
+  agents.define_flags(presets.atari(), flag_values, skip=_NOT_FLAGS)
   for settings in (_RUN, OutputConfig(), AtariConfig(), TrainConfig()):
     config.define_flags(settings, flag_values)
   flags.adopt_module_key_flags(config, flag_values)  # so that --help lists them
@@ -98,7 +99,8 @@ class Settings:
   def to_dict(self) -> dict[str, Any]:
     """For config.json and to compare on resuming."""
     options = {f'ale_{k}': v for k, v in atari.vector_options(self.env, self.agent.frame_stack).items()}
-    settings = {**run_lib.settings_of(self.agent, self.run, self.env, self.train), **options}
+    settings = {**run_lib.settings_of(self.run, self.env, self.train), **options}
+    settings = {**agents.to_dict(self.run.agent, self.agent), **settings}
     del settings['num_threads']  # it may differ where a run is resumed
     return settings
 
@@ -113,8 +115,10 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
   run, output, env, train_config = (config.from_flags(group, flag_values) for group in groups)
   for settings in (run, output, env, train_config):
     config.validate_fields(settings)
-  agent_config = config.from_flags(PRESETS[train_config.preset](), flag_values)
-  config.validate(agent_config)
+  settings_on_screens = SYSTEMS[run.agent].atari
+  if settings_on_screens is None:
+    raise ConfigError(f'--agent={run.agent}: cannot play screens; the others can')
+  agent_config = agents.read_settings(run.agent, settings_on_screens(PRESETS[train_config.preset]()), flag_values)
   if agent_config.torso not in ('nature', 'data_efficient'):
     raise ConfigError(f'--torso={agent_config.torso}: must be nature or data_efficient for screens')
   if agent_config.min_replay >= train_config.max_interactions:
@@ -155,7 +159,7 @@ class Trainer:
 def make_agent(game: str, s: Settings) -> tuple[Agent, Replay, int]:
   """A game's agent and replay, and its number of actions."""
   c, num_actions = s.agent, atari.num_actions_of(game, s.env)
-  agent = make_hyperagent(make_network(c, num_actions), make_optimizer(c), c)
+  agent = SYSTEMS[s.run.agent].make(c, num_actions)
   replay = make_replay(s.capacity, c.num_envs, c.n_step, c.discount, c.frame_stack, frame_layout(c))
   return agent, replay, num_actions
 
@@ -257,7 +261,7 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
     from experiments.atari_figures import draw_game
 
     first = jax.tree.map(lambda x: x[0], {'params': kept.best, 'prior': kept.run.learner.prior})
-    scene = play(trainer.agent, first, reference_of(s.agent), game, s.env, s.agent.frame_stack, s.seeds[0])
+    scene = play(trainer.agent, first, game, s.env, s.agent.frame_stack, s.seeds[0])
     print(draw_game(str(files.folder / f'{game}.gif'), **scene._asdict()))
   return history, score_rows(game, history, references, s.seeds)
 

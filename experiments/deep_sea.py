@@ -6,6 +6,7 @@ Episodes to solve follow the paper's protocol (B.1): every 1,000 interactions 10
 seed is solved when all of them end in the treasure's corner.
 """
 
+import csv
 import dataclasses
 import io
 import pathlib
@@ -18,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import agents
 from experiments import run as run_lib
 from experiments.run import OutputConfig, RunConfig
 from experiments.training import Files, History, Task, finished_history, open_results, open_tensorboard, train
 from hyperagent_jax import checkpoint, config, metrics, presets
-from hyperagent_jax.agent import make_hyperagent, make_optimizer, reference_of
+from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import deep_sea
-from hyperagent_jax.networks import deep_sea_observations, make_network
+from hyperagent_jax.networks import deep_sea_observations
 from hyperagent_jax.replay import make_replay
 from hyperagent_jax.runner import RunnerState, make_runner, select_seed, steps_for
 from hyperagent_jax.types import Agent
@@ -38,10 +40,21 @@ _NOT_FLAGS = (
 )
 
 
+PRESETS = {'deep_sea': presets.deep_sea, 'deep_sea_best': presets.deep_sea_best}
+NUM_ACTIONS = 2
+AgentConfigs = dict[int, HyperAgentConfig]  # by size
+# Of summary.csv: what came out for each seed of each size.
+SUMMARY_COLUMNS = (
+  *('agent', 'size', 'seed', 'solved', 'episodes', 'interactions', 'max_episodes'),
+  *('seconds', 'steps_per_second', 'parameters'),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class DeepSeaConfig:
   """Settings of the environment."""
 
+  preset: str = field('deep_sea', "HyperAgent's settings from which the other flags depart.", choices=tuple(PRESETS))
   size: tuple[int, ...] = field((20,), 'Sides N of the grid, trained one after the other.', low=2, high=1000)
   stochastic: bool = field(False, "bsuite's windy variant with noisy rewards.")
   max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1)
@@ -49,20 +62,16 @@ class DeepSeaConfig:
   mapping_seed: int = field(-1, "Seed of the action map, such as bsuite's 42; -1: each run's own seed.", low=-1)
 
 
-config.define_flags(presets.deep_sea(), skip=_NOT_FLAGS)
-for _settings in (RunConfig(), OutputConfig(), DeepSeaConfig()):
-  config.define_flags(_settings)
-flags.adopt_module_key_flags(config)  # so that --help lists them
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Makes a flag of every setting."""
+  agents.define_flags(presets.deep_sea(), flag_values, skip=_NOT_FLAGS)
+  for settings in (RunConfig(), OutputConfig(), DeepSeaConfig()):
+    config.define_flags(settings, flag_values)
+  flags.adopt_module_key_flags(config, flag_values)  # so that --help lists them
 
 
 def _name(size: int) -> str:
   return f'size_{size}'
-
-
-def make_agent(name: str, agent_config: HyperAgentConfig) -> Agent:
-  """The agent of that name for DeepSea's two actions."""
-  del name  # validated: there is one so far
-  return make_hyperagent(make_network(agent_config, num_actions=2), make_optimizer(agent_config), agent_config)
 
 
 def make_task(size: int, env: DeepSeaConfig, run: RunConfig, agent: HyperAgentConfig, on_evaluation: Any) -> Task:
@@ -98,8 +107,7 @@ def train_size(
 ) -> History:
   """Trains all seeds at one size."""
   started = time.monotonic()
-  agent_config = dataclasses.replace(agent_config, grid_size=size)
-  agent = make_agent(run.agent, agent_config)
+  agent = SYSTEMS[run.agent].make(agent_config, NUM_ACTIONS)
   snapshots = Snapshots(files.folder / 'posterior' / _name(size), agent, agent_config)
   task = make_task(size, env, run, agent_config, snapshots.take)
   # One evaluation more than the budget: the last chunk may end after it.
@@ -126,7 +134,6 @@ class Snapshots:
     self._folder = folder
     self._size = agent_config.grid_size
     self._observations = deep_sea_observations(self._size)[:-1]
-    self._reference = reference_of(agent_config)
     self._posterior = jax.jit(jax.vmap(agent.posterior, in_axes=(None, 0)))
 
   @staticmethod
@@ -140,9 +147,6 @@ class Snapshots:
       return
     seed = select_seed(state, 0)
     q = jax.device_get(self._posterior(seed.learner, jnp.asarray(self._observations)))
-    # With f the factor: E <f, xi> = mean sum(f), E <f, xi>^2 = v |f|^2.
-    shift = self._reference.mean * q.factor.sum(axis=-1)
-    variance = self._reference.second_moment * np.square(q.factor).sum(axis=-1) - shift**2
     ring = np.asarray(seed.carry.replay.rows.observation)[: int(seed.carry.replay.num_added)]
     visits = np.bincount(ring.ravel(), minlength=self._size**2 + 1)[self._observations]
     data = io.BytesIO()
@@ -150,8 +154,8 @@ class Snapshots:
       data,
       observation=self._observations,
       visits=visits,
-      mean=q.mean + shift,
-      std=np.sqrt(np.maximum(variance, 0.0)),
+      mean=q.mean,
+      std=q.std,
       right_action=np.asarray(seed.env_params.right_action),
       env_step=interactions,
       episode=episodes,
@@ -181,22 +185,67 @@ def table(histories: dict[int, History], num_seeds: int) -> str:
   return metrics.format_table(header, lines) + '\n' + note
 
 
-def read_settings() -> tuple[HyperAgentConfig, RunConfig, OutputConfig, DeepSeaConfig]:
-  """All flags as validated settings.
+def num_parameters(agent: Agent) -> int:
+  """Trained parameters of one seed."""
+  learner = jax.eval_shape(agent.init, jax.random.key(0), jnp.int32(0))
+  return sum(x.size for x in jax.tree.leaves(learner.params))
+
+
+def write_summary(
+  path: pathlib.Path, histories: dict[int, History], agent_configs: AgentConfigs, run: RunConfig, env: DeepSeaConfig
+) -> None:
+  """Writes summary.csv: a line for every size and seed, when all is done.
+
+  An unsolved seed's episodes and interactions are those that it has played; seconds are the wall-clock time of all
+  seeds together.
+  """
+  rows = []
+  for size, history in histories.items():
+    agent = SYSTEMS[run.agent].make(agent_configs[size], NUM_ACTIONS)
+    parameters, speed = num_parameters(agent), history.steps_per_second
+    for i, seed in enumerate(range(run.first_seed, run.first_seed + run.num_seeds)):
+      played = history.num_episodes[i]
+      episodes, interactions = history.solved.get(str(seed), (played, played * size))
+      solved = int(str(seed) in history.solved)
+      line = (run.agent, size, seed, solved, episodes, interactions, env.max_episodes)
+      rows.append((*line, f'{history.seconds:.1f}', f'{speed:.0f}', parameters))
+  text = io.StringIO(newline='')
+  csv.writer(text, lineterminator='\n').writerows([SUMMARY_COLUMNS, *rows])
+  checkpoint.write_atomically(path, text.getvalue().encode())
+
+
+def read_settings(
+  flag_values: flags.FlagValues = flags.FLAGS,
+) -> tuple[AgentConfigs, RunConfig, OutputConfig, DeepSeaConfig]:
+  """All flags as validated settings, the agent's for every size: a preset may depend on it.
 
   Raises:
     ConfigError: on the first that cannot be used.
   """
-  run, output, env = (config.from_flags(c) for c in (RunConfig(), OutputConfig(), DeepSeaConfig()))
+  run, output, env = (config.from_flags(c, flag_values) for c in (RunConfig(), OutputConfig(), DeepSeaConfig()))
   for settings in (run, output, env):
     config.validate_fields(settings)
   if not env.size or len(set(env.size)) < len(env.size):
     raise ConfigError(f'--size={",".join(map(str, env.size))}: must name one or more different sizes')
-  agent_config = config.from_flags(presets.deep_sea(max(env.size)))
-  config.validate(agent_config)
-  if agent_config.min_replay > env.max_episodes * min(env.size):
-    raise ConfigError(f'--min_replay={agent_config.min_replay}: must be at most --max_episodes times --size')
-  return agent_config, run, output, env
+  if env.preset != 'deep_sea' and run.agent != 'hyperagent':
+    raise ConfigError(f'--preset={env.preset}: is for --agent=hyperagent; {run.agent} has one preset, deep_sea')
+  preset = PRESETS[env.preset] if run.agent == 'hyperagent' else SYSTEMS[run.agent].deep_sea
+  agent_configs = {size: agents.read_settings(run.agent, preset(size), flag_values) for size in env.size}
+  min_replay = max(c.min_replay for c in agent_configs.values())
+  if min_replay > env.max_episodes * min(env.size):
+    raise ConfigError(f'--min_replay={min_replay}: must be at most --max_episodes times --size')
+  return agent_configs, run, output, env
+
+
+def to_dict(agent_configs: AgentConfigs, run: RunConfig, env: DeepSeaConfig) -> dict[str, Any]:
+  """All settings that bear on the results, for config.json and to compare on resuming; by size where that matters."""
+  by_size = {str(size): agents.to_dict(run.agent, c) for size, c in agent_configs.items()}
+  merged = dict(by_size[str(max(agent_configs))])
+  for name in set(merged) - {'grid_size'}:
+    values = {size: settings[name] for size, settings in by_size.items()}
+    if any(value != merged[name] for value in values.values()):
+      merged[name] = values
+  return {**merged, **run_lib.settings_of(run, env)}
 
 
 def import_figures() -> Callable[[str], list[str]]:
@@ -214,10 +263,10 @@ def import_figures() -> Callable[[str], list[str]]:
 
 def main() -> None:
   """Trains all sizes in turn, prints the table and draws the figures."""
-  agent_config, run, output, env = read_settings()
+  agent_configs, run, output, env = read_settings()
   draw_all = import_figures() if output.figures else None
   run_lib.set_num_devices(output.num_devices, run.num_seeds)
-  settings = run_lib.settings_of(agent_config, run, env)
+  settings = to_dict(agent_configs, run, env)
   folder = run_lib.open_folder(output, 'deep_sea', settings)
   results, resumed_at = open_results(output, folder, COLUMNS, [_name(size) for size in env.size], settings)
   for name, interactions in resumed_at.items():
@@ -230,11 +279,12 @@ def main() -> None:
       if done is None:
         tensorboard = open_tensorboard(output, folder, _name(size), resumed_at)
         files = Files(folder, results, tensorboard, settings, signals, progress)
-        done = train_size(size, agent_config, env, run, output, files)
+        done = train_size(size, agent_configs[size], env, run, output, files)
         tensorboard.close()
       histories[size] = done
   finally:
     results.close()
+  write_summary(folder / 'summary.csv', histories, agent_configs, run, env)
   print(table(histories, run.num_seeds))
   if draw_all is not None:
     for path in draw_all(str(folder)):
@@ -243,4 +293,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+  define_flags()
   run_lib.start_main(main, 'deep_sea')

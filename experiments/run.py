@@ -17,6 +17,7 @@ import jax
 from absl import app, flags, logging
 
 from hyperagent_jax import checkpoint, config
+from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import ConfigError, field
 from hyperagent_jax.seeds import SEED_AXES, num_cores, num_devices_used
 
@@ -25,7 +26,7 @@ from hyperagent_jax.seeds import SEED_AXES, num_cores, num_devices_used
 class RunConfig:
   """Settings of a run that are not the agent's."""
 
-  agent: str = field('hyperagent', 'Which agent.', choices=('hyperagent',))
+  agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
   num_seeds: int = field(10, 'Seeds trained side by side.', low=1)
   first_seed: int = field(0, 'The first of them; the others follow.', low=0)
   eval_period: int = field(1_000, 'Interactions between evaluations.', low=1)

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -185,6 +187,21 @@ def test_flags_depart_from_the_preset():
   assert s.to_dict()['ale_repeat_action_probability'] == 0.25
   assert read().agent.torso == 'nature'
   assert read('--preset=atari_published_code').agent.gradient_penalty == 0.01
+
+
+def test_rivals_play_with_their_changes_to_the_preset():
+  s = read('--preset=fast_cpu', '--agent=ddqn', '--epsilon_final=0.02')
+  assert (s.agent.torso, s.agent.epsilon_steps, s.agent.epsilon_final) == ('data_efficient', 40_000, 0.02)
+  assert 'epsilon_final' in s.to_dict() and 'index_dim' not in s.to_dict()
+  agent, _, num_actions = atari.make_agent('pong', s)
+  screens = jnp.zeros((4, 84, 84), jnp.uint8)
+  learner = jax.eval_shape(agent.init, jax.random.key(0), screens)
+  q = jax.eval_shape(agent.posterior, learner, screens)
+  assert q.mean.shape == q.std.shape == (num_actions,)
+  with pytest.raises(ConfigError, match=r'--agent=hypermodel: cannot play screens'):
+    read('--agent=hypermodel')
+  with pytest.raises(ConfigError, match=r'--sigma: ddqn has no such setting'):
+    read('--agent=ddqn', '--sigma=0.1')
 
 
 def test_aggregates_leave_out_games_without_reference_scores():

@@ -1,6 +1,7 @@
 """The binary through its flags: a whole run, every documented error, and runs that are stopped, killed and resumed."""
 
 import csv
+import json
 import os
 import pathlib
 import signal
@@ -202,6 +203,8 @@ def test_a_full_disk_is_one_line(cache, tmp_path):
 
 def in_process(monkeypatch, capsys, *arguments):
   """Runs the binary's main for errors that come before any work; returns the status and standard error."""
+  if 'size' not in flags.FLAGS:  # absl's app knows no other flags than these
+    deep_sea.define_flags()
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   monkeypatch.setattr(sys, 'argv', ['deep_sea', *arguments])
@@ -222,6 +225,12 @@ def in_process(monkeypatch, capsys, *arguments):
     (['--learning_rate=-0.1'], '--learning_rate=-0.1: must be above 0'),
     (['--index_dim=0'], '--index_dim=0: must be at least 1'),
     (['--agent=rainbow'], '--agent=rainbow: must be one of hyperagent'),
+    (['--agent=ddqn', '--index_dim=3'], '--index_dim: ddqn has no such setting'),
+    (['--epsilon_steps=9'], '--epsilon_steps: hyperagent has no such setting'),
+    (['--agent=ensemble_plus', '--ensemble_size=0'], '--ensemble_size=0: must be at least 1'),
+    (['--agent=enn_dqn', '--update_indices=exact'], '--update_indices=exact: must be a whole number'),
+    (['--agent=sane', '--preset=deep_sea_best'], 'sane has one preset, deep_sea'),
+    (['--preset=best'], '--preset=best: must be one of deep_sea'),
     (['--reference_distribution=uniform'], '--reference_distribution=uniform: must be one of sphere'),
     (['--perturbation_distribution=one_hot'], '--perturbation_distribution=one_hot: must be one of sphere'),
     (['--target_index=dependent'], 'the exact expectation needs independent targets'),
@@ -272,6 +281,30 @@ def test_help_lists_the_flags():
   )
   for name in ('--size', '--num_seeds', '--update_indices', '--[no]resume'):
     assert name in done.stdout
+
+
+def test_a_rival_runs_through_the_same_binary_and_sums_up_each_seed(cache, tmp_path):
+  folder = tmp_path / 'run'
+  flags_of_rival = ['--agent=ensemble_plus', '--ensemble_size=3', '--mask_probability=0.5', '--max_episodes=60']
+  done = run(cache, folder, *flags_of_rival)
+  assert done.returncode == 0, done.stderr
+  assert {r['agent_name'] for r in rows(folder)} == {'ensemble_plus'}
+  settings = json.loads((folder / 'config.json').read_text())
+  assert settings['ensemble_size'] == 3 and settings['mask_probability'] == 0.5
+  assert 'index_dim' not in settings and 'sigma' not in settings  # it has neither
+  with open(folder / 'summary.csv', newline='') as f:
+    summary = list(csv.DictReader(f))
+  assert [(r['agent'], r['size'], r['seed'], r['max_episodes']) for r in summary] == [
+    ('ensemble_plus', '6', '0', '60'),
+    ('ensemble_plus', '6', '1', '60'),
+  ]
+  final = {r['seed']: r for r in rows(folder)}
+  for r in summary:
+    first_solved = [x for x in rows(folder) if x['seed'] == r['seed'] and x['solved'] == '1'][:1]
+    told = first_solved[0] if first_solved else final[r['seed']]
+    assert r['solved'] == told['solved'] and r['episodes'] == told['episode']
+    # Three networks: 21 rows of 16, a layer of 16, two actions, and all their biases.
+    assert int(r['parameters']) == 3 * (21 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2)
 
 
 def test_prefilling_counts_as_no_training_and_is_not_evaluated(cache, tmp_path):

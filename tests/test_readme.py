@@ -30,16 +30,16 @@ def test_every_linked_file_exists():
 def test_every_flag_named_exists():
   from absl import flags
 
-  import experiments.deep_sea
-  from experiments import atari, atari_stages
+  from experiments import atari, atari_stages, deep_sea
+  from experiments.studies import __main__ as studies
 
-  of_atari, of_stages = flags.FlagValues(), flags.FlagValues()
-  atari.define_flags(of_atari)
-  atari_stages.define_flags(of_stages)
-  assert experiments.deep_sea.COLUMNS  # importing it defines its flags
   named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', TEXT))
   assert {'size', 'num_seeds', 'update_ratio'} <= named
-  defined = {*flags.FLAGS, *of_atari, *of_stages, 'help'}
+  defined = {'help'}
+  for binary in (atari, atari_stages, deep_sea, studies):
+    values = flags.FlagValues()
+    binary.define_flags(values)
+    defined |= set(values)
   unknown = {n for n in named if n not in defined and 'no' + n not in defined}
   assert not unknown
   fields = {f.name for f in dataclasses.fields(ha.HyperAgentConfig)}
