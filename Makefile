@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari test bench clean
+.PHONY: deep-sea atari study test bench clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -12,6 +12,10 @@ deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a t
 atari: $(READY)  ## a short run on Pong: trains, evaluates and draws within 5 minutes
 	$(BIN)/python -m experiments.atari --game=pong --preset=fast_cpu --num_seeds=2 --max_interactions=12000 \
 	  --eval_period=4000 --num_eval_episodes=4 --num_final_episodes=8 --num_reference_episodes=2
+
+study: $(READY)  ## a small version of the whole DeepSea study
+	$(BIN)/python -m experiments.studies --reduced --output_dir=runs/reduced_study
+	$(BIN)/python -m experiments.studies.posterior_quality --reduced --output_dir=runs/reduced_study
 
 test: $(READY)  ## checks the style and runs the test suite
 	$(BIN)/ruff check .

@@ -1,0 +1,50 @@
+"""The whole DeepSea study, or part of it: runs what is missing, writes tables and draws figures.
+
+    python -m experiments.studies --output_dir=runs/studies            # all of it: hours
+    python -m experiments.studies --study=index_dim,sigma              # two figures
+    python -m experiments.studies --reduced                            # a small version of all: minutes
+
+The same command goes on where the last one stopped.
+"""
+
+import pathlib
+import time
+
+from absl import flags
+
+from experiments import run as run_lib
+from experiments.studies import STUDIES
+from experiments.studies.figures import draw_study
+from experiments.studies.study import run_study
+from hyperagent_jax.config import ConfigError
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """The flags of this binary."""
+  flags.DEFINE_list('study', ['all'], f'Which: all, or of {", ".join(STUDIES)}.', flag_values=flag_values)
+  flags.DEFINE_string('output_dir', 'runs/studies', 'Folder of tables, figures and runs.', flag_values=flag_values)
+  flags.DEFINE_bool('reduced', False, 'Fewer settings, smaller sizes, fewer seeds.', flag_values=flag_values)
+  flags.DEFINE_float('max_minutes', 0.0, 'Stop after so long, to go on later; 0: never.', flag_values=flag_values)
+
+
+def main() -> None:
+  """Runs the studies asked for, one after the other."""
+  values = flags.FLAGS
+  names = list(STUDIES) if values.study == ['all'] else values.study
+  for name in names:
+    if name not in STUDIES:
+      raise ConfigError(f'--study={name}: must be all, or of {", ".join(STUDIES)}')
+  if values.max_minutes < 0:
+    raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0')
+  deadline = time.monotonic() + 60 * values.max_minutes if values.max_minutes else float('inf')
+  folder = pathlib.Path(values.output_dir)
+  folder.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    study = STUDIES[name]
+    table = run_study(study, folder, values.reduced, deadline)
+    print(draw_study(study, table, str(folder / f'{name}.png')), flush=True)
+
+
+if __name__ == '__main__':
+  define_flags()
+  run_lib.start_main(main, 'studies')
