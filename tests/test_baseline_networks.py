@@ -261,15 +261,14 @@ def test_epinet_on_screens_reads_the_features_only():
   assert params['Dense_1']['kernel'].shape == (5, 7)
 
 
-@pytest.mark.parametrize('gain', [1.0, 3.0])
-def test_product_with_an_observation_has_glorots_variance_times_its_gain(gain):
+def test_product_with_an_observation_has_glorots_variance():
   width = 400
-  product = ObservationProduct(width, SIZE, gain)
+  product = ObservationProduct(width, SIZE)
   rows = product.init(jax.random.key(0), jnp.int32(0))['params']['rows']
   assert rows.shape == (10, width)
-  np.testing.assert_allclose(np.var(rows), gain * 2 / (SIZE * SIZE + width), rtol=0.1)
-  kernel = ObservationProduct(width, None, gain).init(jax.random.key(0), jnp.zeros((SIZE, SIZE)))['params']['Dense_0']
-  np.testing.assert_allclose(np.var(kernel['kernel']), gain * 2 / (SIZE * SIZE + width), rtol=0.1)
+  np.testing.assert_allclose(np.var(rows), 2 / (SIZE * SIZE + width), rtol=0.1)
+  kernel = ObservationProduct(width, None).init(jax.random.key(0), jnp.zeros((SIZE, SIZE)))['params']['Dense_0']
+  np.testing.assert_allclose(np.var(kernel['kernel']), 2 / (SIZE * SIZE + width), rtol=0.1)
 
 
 # ----------------------------------------------------------------------------------------------------------- hypermodel
