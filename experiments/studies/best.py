@@ -3,8 +3,7 @@
 from experiments.studies.study import REDUCED, Setting, Study, without_size
 from experiments.studies.systems import CAP
 
-_SEEDS = {20: 10, 30: 10, 50: 10, 100: 2}  # size -> seeds
-_HYPERAGENT_SEEDS = {**_SEEDS, 100: 4}
+_SEEDS = {20: 10, 30: 10, 50: 10, 70: 4, 100: 4}  # size -> seeds
 _SERIES = {'HyperAgent': {}, 'deep_sea_best': {'preset': 'deep_sea_best'}}
 
 
@@ -12,8 +11,7 @@ def _settings() -> tuple[Setting, ...]:
   settings = []
   for size, num_seeds in _SEEDS.items():
     for name, flags in _SERIES.items():
-      num = _HYPERAGENT_SEEDS[size] if name == 'HyperAgent' else num_seeds
-      settings.append(Setting(name, size, {**flags, 'size': size, 'num_seeds': num, 'max_episodes': CAP}))
+      settings.append(Setting(name, size, {**flags, 'size': size, 'num_seeds': num_seeds, 'max_episodes': CAP}))
   return tuple(settings)
 
 

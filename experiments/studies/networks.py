@@ -3,7 +3,7 @@
 Each keeps its own prior; the hypermodel of all layers shares its indices over a mini-batch, as it must to be feasible.
 """
 
-from experiments.studies.study import QUICK_ABLATION, REDUCED, Study, grid, without_size
+from experiments.studies.study import ABLATION, REDUCED, Study, grid, without_size
 from experiments.studies.tuning import TUNED
 
 _SERIES = {
@@ -16,6 +16,6 @@ STUDY = Study(
   'networks',
   'Network structures under the same loss',
   'size N',
-  settings=grid(_SERIES, 'size', (10, 20), **without_size(QUICK_ABLATION)),
+  settings=grid(_SERIES, 'size', (10, 20), **{**without_size(ABLATION), 'num_seeds': 10}),
   reduced=grid(_SERIES, 'size', (10,), **without_size(REDUCED)),
 )

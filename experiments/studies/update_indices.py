@@ -4,9 +4,9 @@ The prior's spread is the same at every M, as in `index_dim.py`.
 """
 
 from experiments.studies.index_dim import FIXED_SPREAD
-from experiments.studies.study import QUICK_ABLATION, REDUCED, Study, grid
+from experiments.studies.study import ABLATION, REDUCED, Study, grid
 
-_NUMBERS = ('1', '4', '20', '64', 'exact')
+_NUMBERS = ('1', '2', '4', '20', '64', 'exact')
 
 
 def _series(dims: tuple[int, ...]) -> dict:
@@ -17,6 +17,6 @@ STUDY = Study(
   'update_indices',
   'Update indices',
   'update indices N',
-  settings=grid(_series((2, 4, 16)), 'update_indices', _NUMBERS, **QUICK_ABLATION, **FIXED_SPREAD),
+  settings=grid(_series((2, 4, 8, 16)), 'update_indices', _NUMBERS, **ABLATION, **FIXED_SPREAD),
   reduced=grid(_series((4,)), 'update_indices', ('1', 'exact'), **REDUCED, **FIXED_SPREAD),
 )
