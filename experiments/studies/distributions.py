@@ -5,7 +5,7 @@ choice of a member of an ensemble, has second moment I / M and rows of length 1,
 """
 
 from experiments.studies.index_dim import FIXED_SPREAD
-from experiments.studies.study import QUICK_ABLATION, REDUCED, Setting, Study
+from experiments.studies.study import ABLATION, REDUCED, Setting, Study
 from hyperagent_jax.distributions import REFERENCES
 
 
@@ -21,6 +21,6 @@ STUDY = Study(
   'distributions',
   'Reference distributions',
   'distribution of the index',
-  settings=_settings(QUICK_ABLATION, REFERENCES),
+  settings=_settings(ABLATION, REFERENCES),
   reduced=_settings(REDUCED, ('sphere', 'gaussian')),
 )

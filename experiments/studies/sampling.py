@@ -1,6 +1,6 @@
 """When indices are drawn anew (figure 8 of the paper): for acting, and for targets."""
 
-from experiments.studies.study import QUICK_ABLATION, REDUCED, Setting, Study
+from experiments.studies.study import ABLATION, REDUCED, Setting, Study
 
 _ACTING = {
   'every episode': {'geometric_resampling': False},
@@ -22,6 +22,6 @@ STUDY = Study(
   'sampling',
   'When indices are drawn anew',
   'acting index',
-  settings=_settings(QUICK_ABLATION),
+  settings=_settings(ABLATION),
   reduced=_settings(REDUCED)[:3],
 )

@@ -74,7 +74,6 @@ def _word(name: str, value: Any) -> str:
 
 # Where one thing is varied, and the same in seconds.
 ABLATION = {'size': 20, 'num_seeds': 4, 'max_episodes': 2_000}
-QUICK_ABLATION = {**ABLATION, 'num_seeds': 2}
 REDUCED = {'size': 10, 'num_seeds': 2, 'max_episodes': 500}
 
 
