@@ -7,7 +7,7 @@ from absl import flags
 
 from hyperagent_jax import config
 from hyperagent_jax.baselines import SYSTEMS, RivalConfig
-from hyperagent_jax.baselines.config import from_preset, refuse_unread, validate_rival
+from hyperagent_jax.baselines.config import from_preset, refuse_unread
 from hyperagent_jax.config import HyperAgentConfig
 
 
@@ -31,10 +31,7 @@ def read_settings(name: str, preset: HyperAgentConfig, flag_values: flags.FlagVa
   given = {f.name for f in dataclasses.fields(RivalConfig) if f.name in flag_values and flag_values[f.name].present}
   refuse_unread(given, system.fields, name)
   settings = config.from_flags(preset, flag_values)
-  if name == 'hyperagent':
-    config.validate(settings)
-  else:
-    validate_rival(settings, system.fields)
+  system.validate(settings)
   return settings
 
 

@@ -312,17 +312,20 @@ def test_one_linear_layer_of_a_hypermodel_is_affine_in_the_index():
 
 
 @functools.cache
-def many_hyper_layers(is_prior):
+def many_hyper_layers(is_prior, index_variance=1.0):
   """Weights of 400 draws, [400, ..., 1 + M]."""
-  module = hypermodel.HyperLayers((30, ACTIONS), SIZE, is_prior)
+  module = hypermodel.HyperLayers((30, ACTIONS), SIZE, is_prior, index_variance)
   one = lambda key: module.init(key, jnp.int32(0), jnp.zeros(DIM))['params']
   return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 400)))
 
 
 @pytest.mark.parametrize('name, fans', [('kernel_0', SIZE * SIZE + 30), ('kernel_1', 30 + ACTIONS)])
-def test_weights_of_a_hypermodels_prior_have_glorots_variance_half_of_it_from_the_index(name, fans):
-  both = many_hyper_layers(True)[name]
+@pytest.mark.parametrize('on_sphere', [False, True])
+def test_weights_of_a_hypermodels_prior_have_glorots_variance_half_of_it_from_the_index(name, fans, on_sphere):
+  both = many_hyper_layers(True, 1 / DIM if on_sphere else 1.0)[name]
   indices = np.random.RandomState(0).randn(400, DIM)
+  if on_sphere:
+    indices /= np.linalg.norm(indices, axis=1, keepdims=True)
   from_index = np.einsum('k...m,km->k...', both[..., 1:], indices)
   np.testing.assert_allclose(np.var(both[..., 0]), 1 / fans, rtol=0.06)
   np.testing.assert_allclose(np.var(from_index), 1 / fans, rtol=0.15)

@@ -11,7 +11,7 @@ from absl import flags
 
 from experiments import deep_sea
 from experiments.run import OUT_OF_TIME, Stopped
-from experiments.studies import STUDIES, __main__, study
+from experiments.studies import STUDIES, __main__, report, study
 from experiments.studies.study import COLUMNS, Setting, Study, command, grid, run_setting, run_study
 from experiments.studies.tuning import variants
 from hyperagent_jax.baselines import SYSTEMS
@@ -200,3 +200,33 @@ def test_a_study_draws_its_figure_beside_its_table(tmp_path, monkeypatch, proces
   assert (tmp_path / 'sigma.csv').exists() and (tmp_path / 'sigma.png').stat().st_size > 1000
   assert len(process.calls) == 2
   assert capsys.readouterr().out.strip().endswith('sigma.png')
+
+
+def test_a_folder_in_which_a_study_is_at_work_is_refused(tmp_path, monkeypatch, process):
+  with __main__.only_one(tmp_path), pytest.raises(ConfigError, match='another study is at work there'):
+    run_main(monkeypatch, '--study=sigma', '--reduced', f'--output_dir={tmp_path}')
+  assert process.calls == []
+  with __main__.only_one(tmp_path):  # and is free again afterwards
+    pass
+
+
+def test_a_report_takes_its_tables_from_the_files_and_leaves_its_words(tmp_path, monkeypatch, process):
+  run_main(monkeypatch, '--study=sigma', '--reduced', f'--output_dir={tmp_path}')
+  text = '# Words\n\n<!-- sigma -->\nan old table\n<!-- end -->\n\nMore words.\n'
+  filled = report.fill(text, tmp_path)
+  assert filled.startswith('# Words\n\n<!-- sigma -->\n![Perturbation of targets](sigma.png)\n\n|  | 0 | 0.01 |\n')
+  assert filled.endswith('| 1/2: 60 |\n<!-- end -->\n\nMore words.\n') and 'old' not in filled
+  assert report.fill(filled, tmp_path) == filled
+
+
+@pytest.mark.parametrize('name, text', [('sgma', 'must be one of'), ('targets', 'no such table yet')])
+def test_a_report_with_a_table_that_is_not_there_is_refused(tmp_path, name, text):
+  with pytest.raises(ConfigError, match=text):
+    report.fill(f'<!-- {name} -->\n<!-- end -->', tmp_path)
+
+
+def test_the_committed_report_has_the_committed_tables():
+  folder = pathlib.Path(__file__).parents[1] / 'experiments' / 'results' / 'studies'
+  text = (folder / report.README).read_text()
+  assert report.fill(text, folder) == text
+  assert {name for name in STUDIES if f'<!-- {name} -->' in text} == set(STUDIES)

@@ -116,6 +116,8 @@ def test_markdown_table():
     '| C | 2/3: 2,000 | not solved in 20,000 (0/2) |\n'
     '| D | - | 5.5 (5-6) |\n'
   )
+  only_words = run('A', 'a', [1]) + run('A', 'b', [2]) + run('B', 'a', [3])
+  assert tables.markdown_table(only_words) == '|  | A | B |\n| --- | ---: | ---: |\n| a | 1 | 3 |\n| b | 2 | - |\n'
   assert '| 12.3 |' in tables.markdown_table(run('A', 1, [1], size=12.345), 'seconds')
 
 

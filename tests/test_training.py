@@ -15,6 +15,7 @@ from experiments.task import Files, History, Task, checkpoints_of
 from experiments.training import finished_history, train
 from hyperagent_jax import checkpoint, metrics
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
+from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.networks import make_network
@@ -54,6 +55,32 @@ def task():
     on_evaluation=lambda *_: None,
     num_final_episodes=8,
   )
+
+
+def agent_runner(name):
+  """A rival's runner on DeepSea 4, small."""
+  system = SYSTEMS[name]
+  config = dataclasses.replace(
+    system.deep_sea(SIZE), hidden_sizes=(8,), batch_size=4, min_replay=8, replay_capacity=200, ensemble_size=3
+  )
+  replay = make_replay(200, 1, 1, config.discount)
+  return make_runner(system.make(config, 2), deep_sea.make_deep_sea(SIZE), replay, config, devices=jax.devices()[:1])
+
+
+# Those whose state is unlike HyperAgent's: noise in the optimizer, an index of all members with its weights.
+@pytest.mark.parametrize('name', ['adam_lmcdqn', 'bayes_ucbdqn'])
+def test_a_rival_that_is_resumed_is_bit_for_bit_the_one_never_stopped(name, task, tmp_path):
+  runner = agent_runner(name)
+  start = lambda: runner.prefill(runner.init(task.seeds, task.env_params), 8)
+  whole = runner.run(runner.run(start(), 15), 15)
+  checkpoint.save(str(tmp_path / 'kept'), 15, runner.run(start(), 15), SETTINGS, {})
+  restored = checkpoint.restore(
+    str(tmp_path / 'kept'), runner.shape(task.seeds, task.env_params), SETTINGS, pytest.fail
+  )
+  resumed = runner.run(runner.place(restored.state, task.env_params), 15)
+  as_numbers = lambda state: state._replace(key=jax.random.key_data(state.key))
+  jax.tree.map(np.testing.assert_array_equal, as_numbers(resumed), as_numbers(whole))
+  assert int(whole.learner.num_updates) == 30
 
 
 class StopAt:

@@ -7,8 +7,11 @@
 The same command goes on where the last one stopped.
 """
 
+import contextlib
+import fcntl
 import pathlib
 import time
+from collections.abc import Iterator
 
 from absl import flags
 
@@ -27,6 +30,22 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_float('max_minutes', 0.0, 'Stop after so long, to go on later; 0: never.', flag_values=flag_values)
 
 
+@contextlib.contextmanager
+def only_one(folder: pathlib.Path) -> Iterator[None]:
+  """Holds a folder, in which two studies at once would delete each other's young runs.
+
+  Raises:
+    ConfigError: if another process holds it.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / '.lock').open('w') as lock:  # which a process gives back when it ends, however it ends
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ConfigError(f'--output_dir={folder}: another study is at work there') from None
+    yield
+
+
 def main() -> None:
   """Runs the studies asked for, one after the other."""
   values = flags.FLAGS
@@ -38,11 +57,11 @@ def main() -> None:
     raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0')
   deadline = time.monotonic() + 60 * values.max_minutes if values.max_minutes else float('inf')
   folder = pathlib.Path(values.output_dir)
-  folder.mkdir(parents=True, exist_ok=True)
-  for name in names:
-    study = STUDIES[name]
-    table = run_study(study, folder, values.reduced, deadline)
-    print(draw_study(study, table, str(folder / f'{name}.png')), flush=True)
+  with only_one(folder):
+    for name in names:
+      study = STUDIES[name]
+      table = run_study(study, folder, values.reduced, deadline)
+      print(draw_study(study, table, str(folder / f'{name}.png')), flush=True)
 
 
 if __name__ == '__main__':

@@ -109,13 +109,19 @@ def subtitle(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]], y: str = EPISODES) -> str:
-  """A Markdown table of series x x: 'mean (min-max)', and how many seeds are solved if not all."""
+  """A Markdown table: 'mean (min-max)', and how many seeds are solved if not all.
+
+  Series are its rows; where x are words, which are long, these are.
+  """
   if not rows:
     raise ValueError('no rows')
   cells = collect(rows, y)
-  labels = list(layout(cells)[1])
-  lines = [['', *(x if number_of(x) is None else plain(float(x)) for x in labels)], ['---', *['---:'] * len(labels)]]
-  lines += [[name, *(_cell_text(xs.get(x)) for x in labels)] for name, xs in cells.items()]
+  kind, places = layout(cells)
+  labels = [x if number_of(x) is None else plain(float(x)) for x in places]
+  lines = [['', *labels], *([name, *(_cell_text(xs.get(x)) for x in places)] for name, xs in cells.items())]
+  if kind == 'rows':
+    lines = list(map(list, zip(*lines, strict=True)))
+  lines.insert(1, ['---', *['---:'] * (len(lines[0]) - 1)])
   return ''.join(f'| {" | ".join(text.replace("|", chr(92) + "|") for text in line)} |\n' for line in lines)
 
 

@@ -4,14 +4,16 @@
 
 b_l starts as Glorot's matrix, A_l as HyperAgent's: normal, of variance 2 / (number of generated weights + M). The
 prior's w0(xi) has Glorot's variance in all, half of it from b0 and half from A0 xi. There are no published numbers for
-DeepSea: HyperAgent's are used, with indices that a mini-batch shares, since each generates a whole network.
+DeepSea: HyperAgent's are used, with indices that a mini-batch shares, since each generates a whole network. The index
+is on the sphere as HyperAgent's is; with a Gaussian one, as in the source, some of a hundred indices are so long that
+DeepSea does not stay solved.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.agent import make_optimizer
+from hyperagent_jax.agent import make_optimizer, reference_of
 from hyperagent_jax.baselines import config as lib
 from hyperagent_jax.baselines.config import RivalConfig
 from hyperagent_jax.baselines.indexed import IndexedNetwork, make_indexed_agent, optax_step, sampled_indices
@@ -24,8 +26,8 @@ FIELDS = (lib.COMMON | lib.ADAM | lib.PRIOR | lib.SAMPLED_INDEX | lib.PERTURBATI
 
 
 def deep_sea(size: int) -> RivalConfig:
-  """HyperAgent's numbers with a Gaussian index and 20 shared update indices."""
-  return lib.deep_sea(size, reference_distribution='gaussian', update_indices='20', shared_indices=True)
+  """HyperAgent's numbers with 20 shared update indices."""
+  return lib.deep_sea(size, update_indices='20', shared_indices=True)
 
 
 class HyperLayers(nn.Module):
@@ -34,6 +36,7 @@ class HyperLayers(nn.Module):
   widths: tuple[int, ...]  # of all layers, the last one the actions
   grid_size: int | None
   is_prior: bool
+  index_variance: float = 1.0  # of each component
 
   @nn.compact
   def __call__(self, observation: Array, index: Array) -> Array:  # -> [A]
@@ -63,7 +66,7 @@ class HyperLayers(nn.Module):
       b_std = (2.0 * share / fans) ** 0.5 if fans else 0.0
       a_std = (2.0 / (num_weights + dim)) ** 0.5
       if self.is_prior:
-        a_std = b_std / dim**0.5  # times a Gaussian index of dimension M: as large as b
+        a_std = b_std / (dim * self.index_variance) ** 0.5  # times the index: as large as b
       b = b_std * jax.random.normal(key_b, (*shape, 1))
       return jnp.concatenate([b, a_std * jax.random.normal(key_a, (*shape, dim))], axis=-1)
 
@@ -76,7 +79,8 @@ def make_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   if config.torso not in ('deep_sea', 'mlp'):
     raise ConfigError(f'--torso={config.torso}: hypermodel generates the weights of an MLP; must be deep_sea or mlp')
   widths = (*config.hidden_sizes, num_actions)
-  modules = [HyperLayers(widths, grid_size_of(config), is_prior) for is_prior in (False, True)]
+  variance = reference_of(config).second_moment
+  modules = [HyperLayers(widths, grid_size_of(config), is_prior, variance) for is_prior in (False, True)]
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
     index = jnp.zeros((config.index_dim,))
