@@ -1,0 +1,316 @@
+"""bsuite (Osband et al., 2020) in JAX: all 23 experiments, constructed from a bsuite id, equal to bsuite step for step.
+
+    task = make_bsuite('cartpole_noise/7')
+    task.environment.reset(task.params, key)
+
+Settings are bsuite's own (`bsuite.sweep`). Two things differ from its Python environments. DeepSea's observation is
+the cell's number, not the N x N one-hot array that holds the same (`adapters.IntegerObservations` makes one of the
+other). And where bsuite seeds a generator (memory, umbrella and noise have seed 0 or none), keys are given here.
+
+Imported by its name, since it needs bsuite.
+"""
+
+import difflib
+import gzip
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from bsuite import sweep
+
+from hyperagent_jax.config import ConfigError
+from hyperagent_jax.envs import bsuite_dynamics as dynamics_lib
+from hyperagent_jax.envs import deep_sea
+from hyperagent_jax.envs.bsuite_dynamics import Dynamics
+from hyperagent_jax.types import FIRST, LAST, MID, Array, Environment, PRNGKey, TimeStep, time_step
+
+MNIST_DIR = '/tmp/mnist'  # where bsuite keeps it
+_MNIST_FILES = ('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz')
+# Of what bsuite logs, the columns that all experiments have.
+LOG_COLUMNS = ('steps', 'episode', 'total_return', 'episode_len', 'episode_return')
+_RATIOS = (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
+
+
+class BsuiteParams(NamedTuple):
+  """What may differ between ids that share a program."""
+
+  setting: Any  # the dynamics' params
+  noise_scale: Array  # [] standard deviation of the noise on every reward
+  reward_scale: Array  # [] by which every reward is multiplied
+
+
+class BsuiteTask(NamedTuple):
+  """One bsuite id."""
+
+  bsuite_id: str
+  environment: Environment
+  params: BsuiteParams
+  num_episodes: int  # of a whole experiment
+  # Ids with the same one share a program: their params can be stacked, and any one's environment serves all.
+  batch_key: tuple[Any, ...]
+  log_columns: tuple[str, ...]  # of `BsuiteState.log`
+
+
+class Log(NamedTuple):
+  """bsuite's log: totals so far, and a row of them for each of certain episodes, as bsuite's own wrapper writes."""
+
+  steps: Array  # [] int32, of all episodes
+  episode: Array  # [] int32 episodes finished
+  total_return: Array  # []
+  episode_len: Array  # [] int32
+  episode_return: Array  # []
+  totals: dict[str, Array]  # of what bsuite scores
+  raw_return: Array  # [] of the episode, before noise and scale
+  best_episode: Array  # [] greatest raw return
+  rows: Array  # [R, columns] float32
+  num_rows: Array  # [] int32
+
+
+class BsuiteState(NamedTuple):
+  """An environment's state."""
+
+  inner: Any  # the dynamics'
+  over: Array  # [] bool: whether the latest step was LAST
+  log: Log | None
+
+
+# ------------------------------------------------------------------------------------------------------------------ ids
+
+
+def experiments() -> list[str]:
+  """Names of the 23 experiments, such as cartpole_noise."""
+  return list(dict.fromkeys(bsuite_id.split('/')[0] for bsuite_id in sweep.SWEEP))
+
+
+def parse_ids(text: str) -> list[str]:
+  """The ids that a word stands for.
+
+  Args:
+    text: SWEEP for all of them, a tag such as exploration, an experiment such as catch, or an id such as catch/3.
+
+  Raises:
+    ConfigError: if there is no such thing, naming near matches.
+  """
+  if text.lower() == 'sweep':
+    return list(sweep.SWEEP)
+  if text in sweep.TAGS:
+    return list(sweep.TAGS[text])
+  of_experiment = [i for i in sweep.SWEEP if i.split('/')[0] == text]
+  if of_experiment:
+    return of_experiment
+  if text in sweep.SETTINGS:
+    return [text]
+  name, _, number = text.partition('/')
+  settings = [i for i in sweep.SWEEP if i.split('/')[0] == name]
+  if settings and number:
+    raise ConfigError(f'--bsuite_id={text}: {name} has settings 0 to {len(settings) - 1}')
+  known = ['SWEEP', *sweep.TAGS, *experiments()]
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  advice = f'did you mean {", ".join(near)}?' if near else f'there are {", ".join(known)}, and ids such as catch/3'
+  raise ConfigError(f'--bsuite_id={text}: no such id, experiment or tag; {advice}')
+
+
+# ----------------------------------------------------------------------------------------------------------------- data
+
+
+def load_mnist(directory: str = MNIST_DIR) -> tuple[np.ndarray, np.ndarray]:
+  """MNIST's training set from local files: images [n, 28, 28] int8, as bsuite has them, and labels [n].
+
+  Raises:
+    ConfigError: if a file is missing or is no such file.
+  """
+  data = []
+  for name, magic, dtype in zip(_MNIST_FILES, (2051, 2049), (np.int8, np.uint8), strict=True):
+    path = pathlib.Path(directory) / name
+    try:
+      raw = gzip.decompress(path.read_bytes())
+    except FileNotFoundError:
+      raise ConfigError(f'mnist: {path} is missing; put the four files of MNIST there or name their folder') from None
+    except (OSError, EOFError) as e:
+      raise ConfigError(f'mnist: {path}: {e}') from None
+    num_axes = raw[3] if len(raw) > 4 else 0
+    header = np.frombuffer(raw[: 4 * (1 + num_axes)], '>i4')
+    if len(header) < 2 or header[0] != magic or len(raw) != 4 * (1 + num_axes) + int(np.prod(header[1:])):
+      raise ConfigError(f'mnist: {path}: not a file of MNIST')
+    data.append(np.frombuffer(raw, dtype, offset=4 * (1 + num_axes)).reshape(tuple(header[1:])))
+  images, labels = data
+  if len(images) != len(labels):
+    raise ConfigError(f'mnist: {len(images)} images but {len(labels)} labels in {directory}')
+  return images, labels
+
+
+# ------------------------------------------------------------------------------------------------------------ dynamics
+
+
+def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[Dynamics, Any, tuple[Any, ...]]:
+  """An experiment's dynamics, their params and what tells programs of this experiment apart."""
+  integer = lambda x: jnp.int32(x)
+  match name:
+    case 'bandit':
+      return dynamics_lib.bandit(), jnp.asarray(dynamics_lib.bandit_rewards(setting['mapping_seed'])), ()
+    case 'catch':
+      return dynamics_lib.catch(), (), ()
+    case 'cartpole':
+      return dynamics_lib.cartpole(), (), ()
+    case 'cartpole_swingup':
+      thresholds = (jnp.float32(setting[k]) for k in ('height_threshold', 'x_reward_threshold'))
+      return dynamics_lib.cartpole_swingup(), dynamics_lib.SwingupParams(*thresholds), ()
+    case 'mountain_car':
+      return dynamics_lib.mountain_car(), (), ()
+    case 'discounting_chain':
+      rewards = dynamics_lib.discounting_rewards(setting['mapping_seed'])
+      return dynamics_lib.discounting_chain(), jnp.asarray(rewards), ()
+    case 'memory_len':
+      return dynamics_lib.memory_chain(1), integer(setting['memory_length']), ()
+    case 'memory_size':
+      return dynamics_lib.memory_chain(setting['num_bits']), integer(2), (setting['num_bits'],)
+    case 'umbrella_length':
+      num = setting['n_distractor']
+      return dynamics_lib.umbrella_chain(num), integer(setting['chain_length']), (num,)
+    case 'umbrella_distract':
+      num = setting['n_distractor']
+      return dynamics_lib.umbrella_chain(num), integer(20), (num,)
+    case 'deep_sea' | 'deep_sea_stochastic':
+      size = setting['size']
+      params = deep_sea.make_params(size, setting['mapping_seed'])
+      return dynamics_lib.deep_sea_dynamics(size, name == 'deep_sea'), params, (size,)
+    case 'mnist':
+      return dynamics_lib.mnist(*load_mnist(mnist_dir)), (), ()
+  raise AssertionError(name)
+
+
+def make_bsuite(bsuite_id: str, log: bool = False, mnist_dir: str = MNIST_DIR) -> BsuiteTask:
+  """The environment of an id, as `bsuite.load_from_id` constructs it.
+
+  Args:
+    bsuite_id: such as 'catch_noise/3'.
+    log: whether the environment's state keeps what bsuite would log.
+    mnist_dir: folder of MNIST's files, for the mnist experiments.
+
+  Raises:
+    ConfigError: if there is no such id, or MNIST's files are missing.
+  """
+  if bsuite_id not in sweep.SETTINGS:
+    parse_ids(bsuite_id if '/' in bsuite_id else f'{bsuite_id}/')  # says what is wrong with it
+  experiment, setting = bsuite_id.split('/')[0], sweep.SETTINGS[bsuite_id]
+  base = experiment.removesuffix('_noise').removesuffix('_scale')
+  dynamics, params, static = _make_dynamics(base, setting, mnist_dir)
+  num_episodes = sweep.EPISODES[bsuite_id]
+  columns = log_columns(dynamics)
+  environment = make_environment(
+    experiment, dynamics, noisy='noise_scale' in setting, log_episodes=log_schedule(num_episodes) if log else None
+  )
+  scales = (jnp.float32(setting.get('noise_scale', 0.0)), jnp.float32(setting.get('reward_scale', 1.0)))
+  return BsuiteTask(bsuite_id, environment, BsuiteParams(params, *scales), num_episodes, (experiment, *static), columns)
+
+
+def stack_params(tasks: Sequence[BsuiteTask]) -> BsuiteParams:
+  """The params of tasks that share a program, [S, ...].
+
+  Raises:
+    ValueError: if they do not.
+  """
+  if len({task.batch_key for task in tasks}) != 1:
+    raise ValueError(f'{", ".join(task.bsuite_id for task in tasks)}: do not share a program')
+  return jax.tree.map(lambda *x: jnp.stack(x), *(task.params for task in tasks))
+
+
+# ------------------------------------------------------------------------------------------------------------------ log
+
+
+def log_schedule(num_episodes: int) -> np.ndarray:
+  """The episodes after which bsuite logs: 1, 1.2, 1.4, 1.7, 2, 2.5, 3 ... 9 times powers of ten, whole ones only."""
+  powers = 10.0 ** np.arange(np.ceil(np.log10(num_episodes)) + 1)
+  wanted = np.outer(powers, _RATIOS).ravel()
+  return np.unique([int(x) for x in wanted if x == int(x) and x <= num_episodes])
+
+
+def log_columns(dynamics: Dynamics) -> tuple[str, ...]:
+  """The columns of the log of an environment with these dynamics."""
+  return (*LOG_COLUMNS, *dynamics.totals, *(['best_episode'] if dynamics.counts_best else []))
+
+
+def _empty_log(dynamics: Dynamics, num_rows: int) -> Log:
+  count, total = lambda: jnp.zeros((), jnp.int32), lambda: jnp.zeros(())
+  totals = {name: total() for name in dynamics.totals}
+  rows = jnp.zeros((num_rows, len(log_columns(dynamics))))
+  return Log(count(), count(), total(), count(), total(), totals, total(), total(), rows, count())
+
+
+def _counted(log: Log, dynamics: Dynamics, episodes: Array, reward: Array, step: dynamics_lib.Step) -> Log:
+  """The log after a step: `reward` is what the agent sees, `step.reward` what it was before noise and scale."""
+  last = step.last
+  log = log._replace(
+    steps=log.steps + 1,
+    episode=log.episode + last,
+    total_return=log.total_return + reward,
+    episode_len=log.episode_len + 1,
+    episode_return=log.episode_return + reward,
+    totals={name: log.totals[name] + step.totals[name] for name in dynamics.totals},
+    raw_return=log.raw_return + step.reward,
+  )
+  log = log._replace(best_episode=jnp.where(last, jnp.maximum(log.best_episode, log.raw_return), log.best_episode))
+  values = [getattr(log, name) for name in LOG_COLUMNS] + [log.totals[name] for name in dynamics.totals]
+  values += [log.best_episode] if dynamics.counts_best else []
+  row = jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
+  next_episode = episodes[jnp.minimum(log.num_rows, len(episodes) - 1)]
+  due = last & (log.num_rows < len(episodes)) & (log.episode == next_episode)
+  where = jnp.where(due, log.num_rows, len(episodes))  # out of bounds: not written at all
+  fresh = lambda x: jnp.where(last, jnp.zeros_like(x), x)
+  return log._replace(
+    rows=log.rows.at[where].set(row, mode='drop'),
+    num_rows=log.num_rows + due,
+    episode_len=fresh(log.episode_len),
+    episode_return=fresh(log.episode_return),
+    raw_return=fresh(log.raw_return),
+  )
+
+
+# ---------------------------------------------------------------------------------------------------------- environment
+
+
+def draw_noise(key: PRNGKey) -> tuple[PRNGKey, Array]:
+  """A key for the dynamics, and a reward's standard normal noise."""
+  key, key_noise = jax.random.split(key)
+  return key, jax.random.normal(key_noise)
+
+
+def make_environment(
+  name: str, dynamics: Dynamics, noisy: bool = False, log_episodes: np.ndarray | None = None
+) -> Environment:
+  """Dynamics as an `Environment` with `BsuiteParams`: episodes, noisy and scaled rewards, and bsuite's log.
+
+  Args:
+    name: of the environment.
+    dynamics: what a step does.
+    noisy: whether rewards have noise; if not, noise_scale is not read.
+    log_episodes: the episodes after which a row of the log is written; None for no log.
+  """
+
+  def reset(params: BsuiteParams, key: PRNGKey) -> tuple[BsuiteState, TimeStep]:
+    inner, observation = dynamics.reset(params.setting, dynamics.draw_reset(key))
+    log = None if log_episodes is None else _empty_log(dynamics, len(log_episodes))
+    return BsuiteState(inner, jnp.array(False), log), time_step(FIRST, 0.0, 1.0, observation)
+
+  def step(params: BsuiteParams, state: BsuiteState, action: Array, key: PRNGKey) -> tuple[BsuiteState, TimeStep]:
+    # A step either begins an episode or goes on with one: both can use the same random numbers.
+    key, noise = draw_noise(key) if noisy else (key, 0.0)
+    begun = dynamics.reset(params.setting, dynamics.draw_reset(key))
+    moved = dynamics.step(params.setting, state.inner, action, dynamics.draw_step(key))
+    reward = (moved.reward + params.noise_scale * noise) * params.reward_scale
+    choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(state.over, x, y), new, old)
+    inner, observation = choose(begun, (moved.state, moved.observation))
+    log = state.log
+    if log is not None:
+      log = jax.tree.map(
+        lambda x, y: jnp.where(state.over, x, y), log, _counted(log, dynamics, jnp.asarray(log_episodes), reward, moved)
+      )
+    last = moved.last & ~state.over
+    step_type = jnp.where(state.over, FIRST, jnp.where(last, LAST, MID))
+    timestep = time_step(step_type, jnp.where(state.over, 0.0, reward), jnp.where(last, 0.0, 1.0), observation)
+    return BsuiteState(inner, last, log), timestep
+
+  return Environment(name, reset, step, dynamics.num_actions, dynamics.observation_spec, episode_length=None)

@@ -1,0 +1,441 @@
+"""bsuite's environments as pure functions of their random numbers (Osband et al., 2020).
+
+Each is a `Dynamics`: what it draws, how an episode begins and what a step does. Nothing here decides when an episode
+begins, counts them or changes rewards; that is `bsuite.py`. Numbers are float32 where bsuite's are float64, so that
+trajectories of the physical systems agree to rounding, for as long as rounding stays small.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from dm_env import specs
+
+from hyperagent_jax.envs import deep_sea
+from hyperagent_jax.types import Array, PRNGKey
+
+
+class Step(NamedTuple):
+  """What came of an action."""
+
+  state: Any
+  observation: Array
+  reward: Array  # []
+  last: Array  # [] bool; bsuite's episodes always end with a discount of 0
+  totals: dict[str, Array]  # what is added to the totals that bsuite scores
+
+
+class Dynamics(NamedTuple):
+  """An environment without a loop; `params` is the setting, which may differ from instance to instance."""
+
+  draw_reset: Callable[[PRNGKey], Any]
+  reset: Callable[[Any, Any], tuple[Any, Array]]  # params, draws -> state, observation
+  draw_step: Callable[[PRNGKey], Any]
+  step: Callable[[Any, Any, Array, Any], Step]  # params, state, action, draws
+  num_actions: int
+  observation_spec: specs.Array
+  totals: tuple[str, ...] = ()  # names that every step adds to
+  counts_best: bool = False  # whether bsuite also scores the best episode
+
+
+def _none(key: PRNGKey) -> tuple[()]:
+  """Draws nothing."""
+  del key
+  return ()
+
+
+def _spec(*shape: int) -> specs.Array:
+  return specs.Array(shape, np.float32, name='observation')
+
+
+def _floats(*values: Any) -> Array:
+  """A row of numbers, [1, n] float32."""
+  return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])[None]
+
+
+def _below(key: PRNGKey, limit: int) -> Array:
+  """A whole number in [0, limit); its bias of limit / 2^24 is far below what an experiment can show."""
+  return (jax.random.uniform(key) * limit).astype(jnp.int32)
+
+
+# --------------------------------------------------------------------------------------------------------------- bandit
+
+
+def bandit_rewards(mapping_seed: int, num_actions: int = 11) -> np.ndarray:
+  """The rewards 0, 0.1 ... 1 in the order that bsuite draws for a seed, [A]."""
+  order = np.random.RandomState(mapping_seed).choice(range(num_actions), size=num_actions, replace=False)
+  return np.linspace(0, 1, num_actions)[order].astype(np.float32)
+
+
+def bandit() -> Dynamics:
+  """Eleven arms with fixed rewards, params: those rewards [11]. An episode is one step."""
+  observation = jnp.ones((1, 1))
+
+  def step(rewards: Array, state: tuple[()], action: Array, draws: tuple[()]) -> Step:
+    reward = rewards[action]
+    return Step(state, observation, reward, jnp.array(True), {'total_regret': 1.0 - reward})
+
+  return Dynamics(_none, lambda params, draws: ((), observation), _none, step, 11, _spec(1, 1), ('total_regret',))
+
+
+# ---------------------------------------------------------------------------------------------------------------- catch
+
+
+class CatchState(NamedTuple):
+  """Where ball and paddle are; the paddle is in the lowest row."""
+
+  ball_x: Array  # [] int32
+  ball_y: Array  # [] int32
+  paddle_x: Array  # [] int32
+
+
+def catch(rows: int = 10, columns: int = 5) -> Dynamics:
+  """A ball falls, a paddle moves left, stays or moves right; reward 1 if it is caught, else -1. No params."""
+  cells = jnp.arange(rows * columns).reshape(rows, columns)
+
+  def observe(state: CatchState) -> Array:
+    ball = cells == state.ball_y * columns + state.ball_x
+    return (ball | (cells == (rows - 1) * columns + state.paddle_x)).astype(jnp.float32)
+
+  def reset(params: Any, ball_x: Array) -> tuple[CatchState, Array]:
+    state = CatchState(ball_x, jnp.int32(0), jnp.int32(columns // 2))
+    return state, observe(state)
+
+  def step(params: Any, state: CatchState, action: Array, draws: tuple[()]) -> Step:
+    state = CatchState(state.ball_x, state.ball_y + 1, jnp.clip(state.paddle_x + action - 1, 0, columns - 1))
+    last = state.ball_y == rows - 1
+    reward = jnp.where(last, jnp.where(state.paddle_x == state.ball_x, 1.0, -1.0), 0.0)
+    return Step(state, observe(state), reward, last, {'total_regret': jnp.where(last, 1.0 - reward, 0.0)})
+
+  spec = specs.BoundedArray((rows, columns), np.float32, 0, 1, name='observation')
+  return Dynamics(lambda key: _below(key, columns), reset, _none, step, 3, spec, ('total_regret',))
+
+
+# ------------------------------------------------------------------------------------------------------------- cartpole
+
+
+class CartpoleState(NamedTuple):
+  """A cart with a pole on it."""
+
+  x: Array  # []
+  x_dot: Array  # []
+  theta: Array  # [] in [0, 2 pi), 0 upright
+  theta_dot: Array  # []
+  num_steps: Array  # [] int32
+
+
+MASS_CART, MASS_POLE, LENGTH, FORCE, GRAVITY = 1.0, 0.1, 0.5, 10.0, 9.8
+TIMESCALE, MAX_TIME, X_THRESHOLD, INIT_RANGE = 0.01, 10.0, 3.0, 0.05
+# The step after which bsuite's sum of time steps, in float64, first exceeds the time limit: 1,001 and not 1,000.
+CARTPOLE_STEPS = int(np.argmax(np.cumsum(np.full(1100, TIMESCALE)) > MAX_TIME)) + 1
+
+
+def move_cart(state: CartpoleState, action: Array) -> CartpoleState:
+  """One time step of the physics; actions push left, not at all and right."""
+  force = (action - 1) * FORCE
+  cos, sin = jnp.cos(state.theta), jnp.sin(state.theta)
+  pole, total = MASS_POLE * LENGTH, MASS_CART + MASS_POLE
+  push = (force + pole * state.theta_dot**2 * sin) / total
+  theta_acc = (GRAVITY * sin - cos * push) / (LENGTH * (4 / 3 - MASS_POLE * cos**2 / total))
+  x_acc = push - pole * theta_acc * cos / total
+  return CartpoleState(
+    x=state.x + TIMESCALE * state.x_dot,
+    x_dot=state.x_dot + TIMESCALE * x_acc,
+    theta=jnp.remainder(state.theta + TIMESCALE * state.theta_dot, 2 * jnp.pi),
+    theta_dot=state.theta_dot + TIMESCALE * theta_acc,
+    num_steps=state.num_steps + 1,
+  )
+
+
+def _draw_cart(key: PRNGKey) -> Array:  # [4]
+  return jax.random.uniform(key, (4,), minval=-INIT_RANGE, maxval=INIT_RANGE)
+
+
+def _cart_at(draws: Array, theta: float) -> CartpoleState:
+  return CartpoleState(draws[0], draws[1], theta + draws[2], draws[3], jnp.int32(0))
+
+
+def _observe_cart(state: CartpoleState) -> tuple[Array, ...]:
+  time = state.num_steps * (TIMESCALE / MAX_TIME)
+  return (
+    state.x / X_THRESHOLD,
+    state.x_dot / X_THRESHOLD,
+    jnp.sin(state.theta),
+    jnp.cos(state.theta),
+    state.theta_dot,
+    time,
+  )
+
+
+def cartpole() -> Dynamics:
+  """Balance the pole: reward 1 for every step with the pole up and the cart on the table. No params."""
+
+  def reset(params: Any, draws: Array) -> tuple[CartpoleState, Array]:
+    state = _cart_at(draws, 0.0)
+    return state, _floats(*_observe_cart(state))
+
+  def step(params: Any, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
+    state = move_cart(state, action)
+    up = (jnp.cos(state.theta) > 0.8) & (jnp.abs(state.x) < X_THRESHOLD)
+    reward = jnp.where(up, 1.0, 0.0)
+    last = ~up | (state.num_steps >= CARTPOLE_STEPS)
+    return Step(state, _floats(*_observe_cart(state)), reward, last, {'raw_return': reward})
+
+  return Dynamics(_draw_cart, reset, _none, step, 3, _spec(1, 6), ('raw_return',), counts_best=True)
+
+
+class SwingupParams(NamedTuple):
+  """Where the pole counts as up."""
+
+  height_threshold: Array  # [] of cos(theta)
+  x_reward_threshold: Array  # []
+
+
+def cartpole_swingup() -> Dynamics:
+  """The pole hangs at first and moving costs 0.1; reward 1 while it is up, slow, and the cart near the middle."""
+  theta_dot_threshold, move_cost = 1.0, 0.1
+
+  def observe(params: SwingupParams, state: CartpoleState) -> Array:
+    near = jnp.where(jnp.abs(state.x) < params.x_reward_threshold, 1.0, -1.0)
+    slow = jnp.where(jnp.abs(state.theta_dot) < theta_dot_threshold, 1.0, -1.0)
+    return _floats(*_observe_cart(state), near, slow)
+
+  def reset(params: SwingupParams, draws: Array) -> tuple[CartpoleState, Array]:
+    state = _cart_at(draws, jnp.pi)
+    return state, observe(params, state)
+
+  def step(params: SwingupParams, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
+    state = move_cart(state, action)
+    up = (
+      (jnp.cos(state.theta) > params.height_threshold)
+      & (jnp.abs(state.theta_dot) < theta_dot_threshold)
+      & (jnp.abs(state.x) < params.x_reward_threshold)
+    ).astype(jnp.float32)
+    reward = up - move_cost * jnp.abs(action - 1)
+    last = (state.num_steps >= CARTPOLE_STEPS) | (jnp.abs(state.x) > X_THRESHOLD)
+    return Step(state, observe(params, state), reward, last, {'raw_return': reward, 'total_upright': up})
+
+  spec = specs.Array((1, 8), np.float32, name='state')
+  return Dynamics(_draw_cart, reset, _none, step, 3, spec, ('raw_return', 'total_upright'), counts_best=True)
+
+
+# --------------------------------------------------------------------------------------------------------- mountain car
+
+
+class CarState(NamedTuple):
+  """A car in a valley."""
+
+  position: Array  # [] in [-1.2, 0.6]
+  velocity: Array  # [] in [-0.07, 0.07]
+  num_steps: Array  # [] int32
+
+
+def mountain_car(max_steps: int = 1000) -> Dynamics:
+  """A weak car must swing up a hill; reward -1 a step until it is there or time is over. No params."""
+
+  def observe(state: CarState) -> Array:
+    return _floats(state.position, state.velocity, state.num_steps / max_steps)
+
+  def reset(params: Any, position: Array) -> tuple[CarState, Array]:
+    state = CarState(position, jnp.float32(0.0), jnp.int32(0))
+    return state, observe(state)
+
+  def step(params: Any, state: CarState, action: Array, draws: tuple[()]) -> Step:
+    velocity = state.velocity + (action - 1) * 0.001 - 0.0025 * jnp.cos(3 * state.position)
+    velocity = jnp.clip(velocity, -0.07, 0.07)
+    position = jnp.clip(state.position + velocity, -1.2, 0.6)
+    velocity = jnp.where(position <= -1.2, jnp.maximum(velocity, 0.0), velocity)  # stopped by the wall
+    state = CarState(position, velocity, state.num_steps + 1)
+    last = (position >= 0.5) | (state.num_steps >= max_steps)
+    reward = jnp.float32(-1.0)
+    return Step(state, observe(state), reward, last, {'raw_return': reward})
+
+  draw = lambda key: jax.random.uniform(key, minval=-0.6, maxval=-0.4)
+  return Dynamics(draw, reset, _none, step, 3, _spec(1, 3), ('raw_return',))
+
+
+# ---------------------------------------------------------------------------------------------------- discounting chain
+
+
+class ChainState(NamedTuple):
+  """The chain chosen by an episode's first action."""
+
+  context: Array  # [] int32, -1 before it
+  num_steps: Array  # [] int32
+
+
+def discounting_rewards(mapping_seed: int) -> np.ndarray:
+  """The reward of each chain, [5]: 1, but 1.1 for the one that the seed names."""
+  return (1.0 + 0.1 * (np.arange(5) == mapping_seed % 5)).astype(np.float32)
+
+
+def discounting_chain(episode_length: int = 100) -> Dynamics:
+  """The first action chooses when the one reward comes: after 1, 3, 10, 30 or 100 steps; params: rewards [5]."""
+  times = jnp.array([1, 3, 10, 30, 100])
+
+  def observe(state: ChainState) -> Array:
+    return _floats(state.context, state.num_steps / episode_length)
+
+  def reset(rewards: Array, draws: tuple[()]) -> tuple[ChainState, Array]:
+    state = ChainState(jnp.int32(-1), jnp.int32(0))
+    return state, observe(state)
+
+  def step(rewards: Array, state: ChainState, action: Array, draws: tuple[()]) -> Step:
+    context = jnp.where(state.num_steps == 0, action, state.context)
+    state = ChainState(context, state.num_steps + 1)
+    reward = jnp.where(state.num_steps == times[context], rewards[context], 0.0)
+    return Step(state, observe(state), reward, state.num_steps == episode_length, {})
+
+  return Dynamics(_none, reset, _none, step, 5, _spec(1, 2))
+
+
+# --------------------------------------------------------------------------------------------------------- memory chain
+
+
+class MemoryState(NamedTuple):
+  """What is to be remembered."""
+
+  context: Array  # [bits] int32, 0 or 1
+  query: Array  # [] int32: which bit is asked for
+  num_steps: Array  # [] int32
+
+
+def memory_chain(num_bits: int) -> Dynamics:
+  """Bits are shown at first, one of them is asked for in the end; params: [] int32, the steps between.
+
+  As in bsuite, the first observation comes twice: a step shows what was so before it.
+  """
+
+  def observe(length: Array, state: MemoryState) -> Array:
+    time = 1.0 - state.num_steps / length
+    query = jnp.where(state.num_steps == length - 1, state.query, 0)
+    context = jnp.where(state.num_steps == 0, 2 * state.context - 1, 0)
+    return jnp.concatenate([_floats(time, query), context[None].astype(jnp.float32)], axis=1)
+
+  def draw(key: PRNGKey) -> tuple[Array, Array]:
+    numbers = jax.random.uniform(key, (num_bits + 1,))
+    return (numbers[:-1] < 0.5).astype(jnp.int32), (numbers[-1] * num_bits).astype(jnp.int32)
+
+  def reset(length: Array, draws: tuple[Array, Array]) -> tuple[MemoryState, Array]:
+    state = MemoryState(*draws, jnp.int32(0))
+    return state, observe(length, state)
+
+  def step(length: Array, state: MemoryState, action: Array, draws: tuple[()]) -> Step:
+    observation = observe(length, state)
+    last = state.num_steps == length
+    right = action == state.context[state.query]
+    reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 0.0)
+    totals = {'total_perfect': (last & right).astype(jnp.float32), 'total_regret': jnp.where(last & ~right, 2.0, 0.0)}
+    return Step(state._replace(num_steps=state.num_steps + 1), observation, reward, last, totals)
+
+  return Dynamics(draw, reset, _none, step, 2, _spec(1, num_bits + 2), ('total_perfect', 'total_regret'))
+
+
+# ------------------------------------------------------------------------------------------------------- umbrella chain
+
+
+class UmbrellaState(NamedTuple):
+  """Whether an umbrella is needed and there."""
+
+  need: Array  # [] int32
+  has: Array  # [] int32
+  num_steps: Array  # [] int32
+
+
+def umbrella_chain(num_distractors: int) -> Dynamics:
+  """The first action takes the umbrella or not, only the last reward tells; params: [] int32, steps of an episode."""
+
+  def observe(length: Array, state: UmbrellaState, distractors: Array) -> Array:
+    known = _floats(state.need, state.has, 1.0 - state.num_steps / length)
+    return jnp.concatenate([known, distractors[None].astype(jnp.float32)], axis=1)
+
+  def draw(num: int) -> Callable[[PRNGKey], tuple[Array, Array]]:
+    """So many coins, and the distractors."""
+
+    def draw(key: PRNGKey) -> tuple[Array, Array]:
+      coins = (jax.random.uniform(key, (num + num_distractors,)) < 0.5).astype(jnp.int32)
+      return coins[:num], coins[num:]
+
+    return draw
+
+  def reset(length: Array, draws: tuple[Array, Array]) -> tuple[UmbrellaState, Array]:
+    (need, has), distractors = draws
+    state = UmbrellaState(need, has, jnp.int32(0))
+    return state, observe(length, state, distractors)
+
+  def step(length: Array, state: UmbrellaState, action: Array, draws: tuple[Array, Array]) -> Step:
+    (coin,), distractors = draws
+    has = jnp.where(state.num_steps == 0, action, state.has)
+    state = UmbrellaState(state.need, has, state.num_steps + 1)
+    last, right = state.num_steps == length, has == state.need
+    reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 2.0 * coin - 1.0)
+    return Step(
+      state, observe(length, state, distractors), reward, last, {'total_regret': jnp.where(last & ~right, 2.0, 0.0)}
+    )
+
+  return Dynamics(draw(2), reset, draw(1), step, 2, _spec(1, 3 + num_distractors), ('total_regret',))
+
+
+# ------------------------------------------------------------------------------------------------------------- deep sea
+
+
+class SeaState(NamedTuple):
+  """Where the diver is, and whether the way to the treasure was left."""
+
+  position: deep_sea.DeepSeaState
+  bad: Array  # [] bool
+
+
+def deep_sea_dynamics(size: int, deterministic: bool) -> Dynamics:
+  """`make_deep_sea` with bsuite's totals: observations are integers, see there."""
+
+  def observe(state: deep_sea.DeepSeaState) -> Array:
+    return jnp.where(state.row < size, state.row * size + state.column, size * size)
+
+  def draw_step(key: PRNGKey) -> tuple[Any, Any]:
+    if deterministic:
+      return 1.0, 0.0
+    key_slip, key_noise = jax.random.split(key)
+    return jax.random.uniform(key_slip), jax.random.normal(key_noise)
+
+  def reset(params: deep_sea.DeepSeaParams, draws: tuple[()]) -> tuple[SeaState, Array]:
+    position = deep_sea.DeepSeaState(jnp.int32(0), jnp.int32(0))
+    return SeaState(position, jnp.array(False)), observe(position)
+
+  def step(params: deep_sea.DeepSeaParams, state: SeaState, action: Array, draws: tuple[Any, Any]) -> Step:
+    row, column = state.position
+    right = action == params.right_action[row, column]
+    treasure = (right & (column == size - 1)).astype(jnp.float32)
+    bad = state.bad | (~right & (row == column))
+    position, reward = deep_sea.transition(params, state.position, action, *draws)
+    last = position.row == size
+    totals = {'total_bad_episodes': (bad & last).astype(jnp.float32), 'denoised_return': treasure}
+    return Step(SeaState(position, bad), observe(position), reward, last, totals)
+
+  spec = specs.DiscreteArray(size * size + 1, dtype=np.int32, name='observation')
+  return Dynamics(_none, reset, draw_step, step, 2, spec, ('total_bad_episodes', 'denoised_return'))
+
+
+# ---------------------------------------------------------------------------------------------------------------- mnist
+
+
+def mnist(images: np.ndarray, labels: np.ndarray) -> Dynamics:
+  """Which digit is it; reward 1 if right, else -1, and the episode is over. No params.
+
+  Args:
+    images: [n, 28, 28] int8, in which bsuite keeps pixels (so bright ones are negative).
+    labels: [n] in 0 to 9.
+  """
+  pixels, classes = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+
+  def reset(params: Any, i: Array) -> tuple[Array, Array]:
+    return classes[i], pixels[i].astype(jnp.float32) / 255
+
+  def step(params: Any, label: Array, action: Array, draws: tuple[()]) -> Step:
+    reward = jnp.where(action == label, 1.0, -1.0)
+    return Step(label, jnp.zeros(pixels.shape[1:]), reward, jnp.array(True), {'total_regret': 1.0 - reward})
+
+  draw = lambda key: jax.random.randint(key, (), 0, len(images))
+  return Dynamics(draw, reset, _none, step, 10, _spec(*images.shape[1:]), ('total_regret',))
