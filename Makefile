@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari study test bench clean
+.PHONY: deep-sea atari bsuite study test bench clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -12,6 +12,10 @@ deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a t
 atari: $(READY)  ## a short run on Pong: trains, evaluates and draws within 5 minutes
 	$(BIN)/python -m experiments.atari --game=pong --preset=fast_cpu --num_seeds=2 --max_interactions=12000 \
 	  --eval_period=4000 --num_eval_episodes=4 --num_final_episodes=8 --num_reference_episodes=2
+
+BSUITE_SAMPLE = bandit/0,bandit_noise/8,catch/0,catch_scale/4,mountain_car/0,cartpole/0,deep_sea/0,discounting_chain/0,umbrella_length/4,memory_len/1
+bsuite: $(READY)  ## ten of bsuite's 468 ids, 200 episodes each, with scores and report
+	$(BIN)/python -m experiments.bsuite --bsuite_id=$(BSUITE_SAMPLE) --num_episodes=200
 
 study: $(READY)  ## a small version of the whole DeepSea study
 	$(BIN)/python -m experiments.studies --reduced --output_dir=runs/reduced_study
@@ -25,6 +29,7 @@ test: $(READY)  ## checks the style and runs the test suite
 bench: $(READY)  ## measures throughput, part by part
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.atari
+	$(BIN)/python -m benchmarks.bsuite
 
 $(READY): requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)

@@ -166,8 +166,10 @@ def available_memory() -> int:
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) -> pathlib.Path:
-  """The run's folder with its config.json.
+def open_folder(
+  output: OutputConfig, program: str, settings: dict[str, Any], results: str = 'results.csv'
+) -> pathlib.Path:
+  """The run's folder with its config.json; `results` are the files by which a run is known.
 
   Raises:
     ConfigError: if it holds another run's results and resume is off, or cannot be written.
@@ -180,7 +182,7 @@ def open_folder(output: OutputConfig, program: str, settings: dict[str, Any]) ->
     raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
   if output.resume:
     _check_settings(folder, settings)
-  if not output.resume and (folder / 'results.csv').exists():
+  if not output.resume and any(folder.glob(results)):
     raise ConfigError(f'--output_dir={folder}: already holds a run; pass --resume to go on with it, or another folder')
   try:
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
+from dm_env import specs
 
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.interaction import Carry, Losses, make_interaction, seed_key
@@ -38,6 +39,7 @@ class HostAgent:
     if config.num_envs != 1:
       raise ValueError(f'num_envs={config.num_envs}: the host driver steps one environment')
     self._interaction = make_interaction(agent, replay, num_actions, config)
+    self.num_actions = num_actions
     self._min_replay = config.min_replay
     self._key = seed_key(seed, config.prng_impl)
     self._carry: Carry | None = None
@@ -68,7 +70,9 @@ class HostAgent:
   def step(self, timestep: dm_env.TimeStep) -> int:
     """Learns from what has been remembered, remembers the time step and returns an action for it.
 
-    Call it for every time step, LAST included, whose action means nothing.
+    Call it for every time step, LAST included, whose action means nothing. An observation is an array, a number or a
+    pytree of them (dicts and tuples), of the same structure, shapes and dtypes in every step; `check_specs` tells
+    whether an environment's are fit.
     """
     batched = jax.tree.map(lambda x: np.asarray(x)[None], from_dm_env(timestep))
     if self._carry is None:
@@ -85,11 +89,58 @@ class HostAgent:
     return int(self._carry.action[0])
 
 
+def check_specs(environment: dm_env.Environment) -> None:
+  """Checks that an agent can act in an environment and take in its observations.
+
+  Raises:
+    ValueError: naming the spec and what is allowed, unless actions are a `dm_env.specs.DiscreteArray`, which starts
+      from 0, and observations are numbers: a `dm_env.specs.Array` of a numeric dtype, or dicts and tuples of such.
+  """
+  _check_actions(environment.action_spec())
+  # None would vanish from the tree, and a list is read as one array.
+  is_leaf = lambda x: x is None or isinstance(x, list)
+  for path, spec in jax.tree_util.tree_leaves_with_path(environment.observation_spec(), is_leaf=is_leaf):
+    _check_observation('observation' + jax.tree_util.keystr(path), spec)
+
+
+def _check_actions(spec: Any) -> None:
+  if isinstance(spec, specs.DiscreteArray):
+    return
+  what = type(spec).__name__
+  problem = ''
+  if isinstance(spec, specs.Array):
+    what += f' of shape {spec.shape} and dtype {spec.dtype}'
+    problem = 'continuous actions are not supported; ' if spec.dtype.kind == 'f' else ''
+  raise ValueError(f'actions are {what}: {problem}they must be discrete (dm_env.specs.DiscreteArray)')
+
+
+def _check_observation(name: str, spec: Any) -> None:
+  what = type(spec).__name__
+  if isinstance(spec, specs.Array):
+    if spec.dtype.kind in 'biuf':  # booleans, integers, floats
+      return
+    what += f' of dtype {spec.dtype}'
+  raise ValueError(
+    f'{name} is {what}: must be dm_env.specs.Array of booleans, integers or floats, or dicts and tuples of such'
+  )
+
+
 def run_loop(agent: HostAgent, environment: dm_env.Environment) -> Iterator[tuple[dm_env.TimeStep, int]]:
   """Runs an agent in an environment for ever, over episode ends, yielding each time step with its action.
 
   Take as many as you want: `for timestep, action in itertools.islice(run_loop(agent, environment), 1000)`.
+
+  Raises:
+    ValueError: at once, if the environment's specs do not suit (`check_specs`) or its actions are not the agent's.
   """
+  check_specs(environment)
+  num_actions = environment.action_spec().num_values
+  if num_actions != agent.num_actions:
+    raise ValueError(f'the environment has {num_actions} actions, but the agent was made for {agent.num_actions}')
+  return _steps(agent, environment)
+
+
+def _steps(agent: HostAgent, environment: dm_env.Environment) -> Iterator[tuple[dm_env.TimeStep, int]]:
   timestep = environment.reset()
   while True:
     action = agent.step(timestep)

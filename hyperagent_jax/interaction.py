@@ -104,7 +104,7 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
   def start(key: PRNGKey, timestep: TimeStep) -> Carry:
     """Fresh state, and the first time step acted in, at random, and remembered."""
     keys = jax.random.split(stream_key(key, 0, Stream.INIT), 1 + num_envs)
-    learner = agent.init(keys[0], timestep.observation[0])
+    learner = agent.init(keys[0], tree_index(timestep.observation, 0))
     actor = jax.vmap(agent.init_actor)(keys[1:])
     draws = draw_acting(key, 0)
     # Only the shape of what is remembered with a step is needed: replay starts empty.

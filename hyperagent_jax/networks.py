@@ -24,7 +24,7 @@ from hyperagent_jax.torsos import (
   glorot_normal,
   nested_windows,
 )
-from hyperagent_jax.types import PIXELS, Array, FrameLayout, HyperQ, Network, Params, PRNGKey
+from hyperagent_jax.types import PIXELS, Array, FrameLayout, HyperQ, Network, Observation, Params, PRNGKey
 
 
 def _unit_rows(key: PRNGKey, num: int, dim: int) -> Array:
@@ -50,9 +50,13 @@ class LinearHypermodel(nn.Module):
   prior_row_length: float = 0.0  # of A0, if above 0
 
   @nn.compact
-  def __call__(self, observation: Array) -> HyperQ:
-    """Mean [A] and factor [A, M] of one state, unscaled."""
+  def __call__(self, observation: Observation) -> HyperQ:
+    """Mean [A] and factor [A, M] of one state, unscaled; ValueError if its features are not of one axis."""
     features = self.torso(observation)  # [H]
+    if features.ndim != 1:
+      raise ValueError(
+        f'{type(self.torso).__name__} gave features of shape {features.shape}: must be [H], of one observation'
+      )
     head = self.param('head', self._init_head, features.shape[-1])  # [H, A, 1 + M]
     q = (features @ head.reshape(head.shape[0], -1)).reshape(head.shape[1:])  # [A, 1 + M]
     return HyperQ(mean=q[:, 0], factor=q[:, 1:])
@@ -133,6 +137,11 @@ def store_prior(
   return tabulate, lambda table, observation: table[deep_sea_row(observation, config.grid_size)]
 
 
+def _is_integer(observation: Observation) -> bool:
+  leaves = jax.tree.leaves(observation)
+  return len(leaves) == 1 and jnp.shape(leaves[0]) == () and jnp.issubdtype(jnp.result_type(leaves[0]), jnp.integer)
+
+
 def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
   """The linear hypermodel with its fixed prior (Eq. 1, 10).
 
@@ -151,9 +160,10 @@ def join_with_prior(torso: Callable[[], nn.Module], config: HyperAgentConfig, nu
   """A linear hypermodel on any torso, and a fixed prior of the same architecture; see `make_network`.
 
   Args:
-    torso: makes a module from one observation to features [H].
+    torso: makes a module from one observation, an array or a pytree of arrays, to features [H]; called once for the
+      trained network and once for the prior.
     config: reads index_dim, posterior_scale, prior_scale, prior_std, prior_row_length, prior_storage, bias_init and
-      mean_regularizer.
+      mean_regularizer. A table as prior_storage is for DeepSea's integers only.
     num_actions: A.
   """
 
@@ -170,25 +180,27 @@ def join_with_prior(torso: Callable[[], nn.Module], config: HyperAgentConfig, nu
 
   posterior, prior_network = make_module(is_prior=False), make_module(is_prior=True)
 
-  def evaluate_prior(prior: Params, observation: Array) -> Array:  # -> [A, 1 + M], mean first
+  def evaluate_prior(prior: Params, observation: Observation) -> Array:  # -> [A, 1 + M], mean first
     q = scale(prior_network.apply({'params': prior}, observation), config.prior_scale)
     return jnp.concatenate([q.mean[:, None], q.factor], axis=-1)
 
   store, look_up = store_prior(evaluate_prior, config)
 
-  def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
+  def init(key: PRNGKey, observation: Observation) -> tuple[Params, Params]:
+    if config.prior_storage == 'table' and not _is_integer(observation):
+      raise ValueError("prior_storage='table': observations must be DeepSea's integers; for others it must be 'replay'")
     key_posterior, key_prior = jax.random.split(key)
     params = posterior.init(key_posterior, observation)['params']
     return params, store(prior_network.init(key_prior, observation)['params'])
 
-  def cache(prior: Params, observation: Array) -> HyperQ:
+  def cache(prior: Params, observation: Observation) -> HyperQ:
     q = look_up(prior, observation)
     return HyperQ(q[:, 0], q[:, 1:])
 
-  def hyper_q(params: Params, observation: Array, prior_q: HyperQ) -> HyperQ:
+  def hyper_q(params: Params, observation: Observation, prior_q: HyperQ) -> HyperQ:
     return add(scale(posterior.apply({'params': params}, observation), config.posterior_scale), prior_q)
 
-  def q(params: Params, prior: Params, observation: Array, prior_q: HyperQ | None, index: Array) -> Array:
+  def q(params: Params, prior: Params, observation: Observation, prior_q: HyperQ | None, index: Array) -> Array:
     prior_q = cache(prior, observation) if prior_q is None else prior_q
     return hyper_q(params, observation, prior_q).at(index)
 

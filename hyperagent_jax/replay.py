@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, TimeStep, Transition
+from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, Observation, TimeStep, Transition
 
 
 class Row(NamedTuple):
@@ -24,7 +24,7 @@ class Row(NamedTuple):
   step_type: Array  # [E] int8
   reward: Array  # [E] of the step that led here
   discount: Array  # [E] of the step that led here
-  observation: Array  # [E, ...], the newest frame of a stack
+  observation: Observation  # [E, ...], the newest frame of a stack
   action: Array  # [E]
   extras: Any  # [E, ...]
 
@@ -74,7 +74,7 @@ def make_replay(
     frame_layout: how frames are kept, where observations are stacks; see `networks.frame_layout`.
 
   Raises:
-    ValueError: if the capacity is below that.
+    ValueError: if the capacity is below that; and later, if observations to be stacked are not arrays but trees.
   """
   num_rows = capacity // num_envs
   if num_rows < n_step + frame_stack + 1:
@@ -84,6 +84,11 @@ def make_replay(
     step_type = jnp.asarray(timestep.step_type, jnp.int8)
     observation = timestep.observation
     if frame_stack > 1:
+      if not jax.tree_util.treedef_is_leaf(jax.tree.structure(observation)):
+        raise ValueError(
+          f'frame_stack={frame_stack}: only arrays can be stacks of frames, but an observation is a '
+          f'{type(observation).__name__}; must be 1'
+        )
       observation = jax.vmap(frame_layout.encode)(observation[:, -1])
     return Row(step_type, timestep.reward, timestep.discount, observation, action, extras)
 

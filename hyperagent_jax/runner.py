@@ -70,7 +70,9 @@ class Runner(NamedTuple):
   init: Callable[[Sequence[int], Any], RunnerState]  # seeds, env_params [S, ...]
   shape: Callable[[Sequence[int], Any], RunnerState]  # the same, shapes only but for the keys
   prefill: Callable[[RunnerState, int], RunnerState]  # acts at random for so many steps
-  run: Callable[[RunnerState, int], RunnerState]  # acts and learns for so many steps
+  # Acts and learns for so many steps. With `active` [S] seeds whose entry is False rest, as far as that saves time:
+  # where seeds are mapped they stay as they are, where they are vmapped they go on with the others.
+  run: Callable[..., RunnerState]  # state, number of steps, active=None
   evaluate: Callable[..., Episodes]  # state, repeat=0 (another evaluation of the same state) -> [S, number of episodes]
   # Puts a restored state on its devices; environments that could not be saved start new episodes.
   place: Callable[..., RunnerState]  # state, and for such environments env_params [S, ...]
@@ -167,6 +169,25 @@ def make_train_loop(
   return run
 
 
+def make_resting_loop(
+  train: Callable[[RunnerState, Array], RunnerState], config: HyperAgentConfig
+) -> Callable[[RunnerState, Array, Array], RunnerState]:
+  """A pure function (state of one seed, number of steps, active []) -> state; a seed that rests stays as it is,
+
+  but for the counters that all seeds share: these go on.
+  """
+
+  def rest(state: RunnerState, num_steps: Array) -> RunnerState:
+    learner, replay = state.carry.learner, state.carry.replay
+    updates_until = lambda step: -(-step // config.steps_per_update) * max(1, config.updates_per_step)
+    num_updates = learner.num_updates + updates_until(state.step + num_steps) - updates_until(state.step)
+    learner = learner._replace(num_updates=num_updates)
+    replay = replay._replace(num_added=replay.num_added + num_steps)
+    return state._replace(step=state.step + num_steps, carry=state.carry._replace(learner=learner, replay=replay))
+
+  return lambda state, num_steps, active: jax.lax.cond(active, train, rest, state, num_steps)
+
+
 def _draw_shapes(interaction: Interaction, config: HyperAgentConfig) -> Any:
   key = seed_key(0, config.prng_impl)
   return jax.eval_shape(lambda: (interaction.draw_acting(key, 0), interaction.draw_learning(key, 0)))
@@ -248,9 +269,20 @@ def make_runner(
     # Numbered, so that every resumption plays other games.
     return compiled_restart(state, env_params, *compiled_reset(state.key, state.step + 1, env_params))
 
-  prefill, run = (
-    compiled(make_train_loop(interaction, environment, config, prefill=p), (_axes(), None), _axes(), donate=(0,))
-    for p in (True, False)
+  prefill_loop, train_loop = (make_train_loop(interaction, environment, config, prefill=p) for p in (True, False))
+  compiled_prefill, compiled_run = (
+    compiled(loop, (_axes(), None), _axes(), donate=(0,)) for loop in (prefill_loop, train_loop)
   )
-  as_count = lambda f: lambda state, num_steps: f(state, jnp.asarray(num_steps, jnp.int32))
-  return Runner(init, shape, as_count(prefill), as_count(run), evaluate, place)
+  compiled_resting = compiled(make_resting_loop(train_loop, config), (_axes(), None, 0), _axes(), donate=(0,))
+
+  def prefill(state: RunnerState, num_steps: int) -> RunnerState:
+    return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32))
+
+  def run(state: RunnerState, num_steps: int, active: Sequence[bool] | None = None) -> RunnerState:
+    count = jnp.asarray(num_steps, jnp.int32)
+    # Under vmap a branch is a select: resting would save nothing.
+    if active is None or seed_axis == 'vmap':
+      return compiled_run(state, count)
+    return compiled_resting(state, count, jnp.asarray(active, bool))
+
+  return Runner(init, shape, prefill, run, evaluate, place)

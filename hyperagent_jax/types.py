@@ -24,6 +24,7 @@ import numpy as np
 Array = jax.Array
 PRNGKey = jax.Array
 Params = Any  # A pytree of arrays.
+Observation = Any  # An array or a pytree of arrays, such as a dict of them.
 
 # Plain integers, so that they fold into compiled programs.
 FIRST = int(dm_env.StepType.FIRST)
@@ -41,7 +42,7 @@ class TimeStep(NamedTuple):
   step_type: Array  # [] int32: FIRST, MID or LAST
   reward: Array  # [] float32
   discount: Array  # [] float32 in [0, 1]
-  observation: Array
+  observation: Observation
 
   def first(self) -> Array:
     """Whether this step starts an episode."""
@@ -91,11 +92,11 @@ class Extras(NamedTuple):
 class Transition(NamedTuple):
   """An n-step transition. Opaque `extras` are what `act` attached to the two states."""
 
-  o_tm1: Array
+  o_tm1: Observation
   a_tm1: Array  # [] int32
   r_t: Array  # [] float32, n-step return without the bootstrap
   discount_t: Array  # [] float32, product of gamma and the environment's discounts
-  o_t: Array
+  o_t: Observation
   extras_tm1: Any = Extras()
   extras_t: Any = Extras()
 
@@ -142,10 +143,10 @@ class Network(NamedTuple):
   `hyper_q` then needs only the trained part.
   """
 
-  init: Callable[[PRNGKey, Array], tuple[Params, Params]]  # key, observation -> params, prior
-  cache: Callable[[Params, Array], HyperQ]  # prior, observation -> the prior's part of the value
-  hyper_q: Callable[[Params, Array, HyperQ], HyperQ]  # params, observation, cache
-  q: Callable[[Params, Params, Array, HyperQ | None, Array], Array]  # params, prior, obs, cache, index -> [A]
+  init: Callable[[PRNGKey, Observation], tuple[Params, Params]]  # key, observation -> params, prior
+  cache: Callable[[Params, Observation], HyperQ]  # prior, observation -> the prior's part of the value
+  hyper_q: Callable[[Params, Observation, HyperQ], HyperQ]  # params, observation, cache
+  q: Callable[[Params, Params, Observation, HyperQ | None, Array], Array]  # params, prior, obs, cache, index -> [A]
   regularizer: Callable[[Params, Array, Array], Array]  # params, index mean, second moment -> R of Eq. 4
   caches_in_table: bool  # whether `cache` is a mere look-up, not worth remembering with a step
 
@@ -162,7 +163,7 @@ class Agent(NamedTuple):
   init_actor: Callable[[PRNGKey], Any]
   act: Callable[..., tuple[Any, ActOutput]]  # learner, actor, timestep, key, evaluation=False
   update: Callable[..., tuple[LearnerState, dict[str, Array]]]  # learner, batch, key, replay_size=None
-  posterior: Callable[[LearnerState, Array], Posterior]  # learner, observation
+  posterior: Callable[[LearnerState, Observation], Posterior]  # learner, observation
   draw_act: Callable[[PRNGKey], Any]
   draw_update: Callable[[PRNGKey, int], Any]  # key, batch size
 
@@ -178,7 +179,7 @@ class Environment(NamedTuple):
   reset: Callable[[Any, PRNGKey], tuple[Any, TimeStep]]  # params, key -> state, time step
   step: Callable[[Any, Any, Array, PRNGKey], tuple[Any, TimeStep]]  # params, state, action, key
   num_actions: int
-  observation_spec: Any  # dm_env.specs.Array
+  observation_spec: Any  # dm_env.specs.Array, or a pytree of them
   episode_length: int | None  # steps of every episode, None where episodes differ
   # Instances that one call of `reset` and `step` runs, all arrays but `params` with a leading axis; None: one.
   num_envs: int | None = None
@@ -203,7 +204,9 @@ def batched(environment: Environment, num_envs: int) -> Environment:
   return environment
 
 
-def time_step(step_type: Array | int, reward: Array | float, discount: Array | float, observation: Array) -> TimeStep:
+def time_step(
+  step_type: Array | int, reward: Array | float, discount: Array | float, observation: Observation
+) -> TimeStep:
   """A `TimeStep` with the library's dtypes."""
   return TimeStep(
     jnp.asarray(step_type, jnp.int32),
@@ -214,12 +217,15 @@ def time_step(step_type: Array | int, reward: Array | float, discount: Array | f
 
 
 def from_dm_env(timestep: dm_env.TimeStep) -> TimeStep:
-  """Turns a `dm_env.TimeStep` into NumPy arrays; a FIRST step's missing reward and discount become 0 and 1."""
+  """Turns a `dm_env.TimeStep` into NumPy arrays; a FIRST step's missing reward and discount become 0 and 1.
+
+  Dicts and tuples in the observation stay what they are; a list is an array, as NumPy reads it.
+  """
   return TimeStep(
     np.int32(timestep.step_type),
     np.float32(0.0 if timestep.reward is None else timestep.reward),
     np.float32(1.0 if timestep.discount is None else timestep.discount),
-    np.asarray(timestep.observation),
+    jax.tree.map(np.asarray, timestep.observation, is_leaf=lambda x: isinstance(x, list)),
   )
 
 

@@ -30,13 +30,13 @@ def test_every_linked_file_exists():
 def test_every_flag_named_exists():
   from absl import flags
 
-  from experiments import atari, atari_stages, deep_sea
+  from experiments import atari, atari_stages, bsuite, bsuite_report, deep_sea
   from experiments.studies import __main__ as studies
 
   named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', TEXT))
   assert {'size', 'num_seeds', 'update_ratio'} <= named
   defined = {'help'}
-  for binary in (atari, atari_stages, deep_sea, studies):
+  for binary in (atari, atari_stages, bsuite, bsuite_report, deep_sea, studies):
     values = flags.FlagValues()
     binary.define_flags(values)
     defined |= set(values)

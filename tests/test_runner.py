@@ -87,6 +87,38 @@ def test_a_seed_in_company_learns_what_it_learns_alone(seed_axis, num_devices):
       jax.tree.map(np.testing.assert_array_equal, mine.carry.replay, expected.carry.replay)
 
 
+@pytest.mark.parametrize('config', [BASE, TWO_ENVIRONMENTS])
+@pytest.mark.parametrize('resting', [0, 1])
+@pytest.mark.parametrize('num_devices', [1, 2])
+def test_a_seed_that_rests_stays_as_it_is_and_the_others_go_on(config, resting, num_devices):
+  runner = make(config, num_devices=num_devices)
+  before = snapshot(start(runner, [3, 8]))
+  whole = snapshot(runner.run(start(runner, [3, 8]), 37))
+  rested = snapshot(runner.run(start(runner, [3, 8]), 37, [i != resting for i in range(2)]))
+  same = lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+  jax.tree.map(same, lasting(select_seed(rested, 1 - resting)), lasting(select_seed(whole, 1 - resting)))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    rested.carry.learner.params,
+    jax.tree.map(
+      lambda old, new: np.stack([old[i] if i == resting else new[i] for i in range(2)]),
+      before.carry.learner.params,
+      rested.carry.learner.params,
+    ),
+  )
+  jax.tree.map(
+    np.testing.assert_array_equal, select_seed(rested, resting).env_state, select_seed(before, resting).env_state
+  )
+  shared = lambda state: (state.step, state.carry.learner.num_updates, state.carry.replay.num_added)
+  assert shared(rested) == shared(whole) and shared(whole) != shared(before)
+
+
+def test_under_vmap_all_seeds_go_on():
+  runner = make(seed_axis='vmap')
+  whole, asked = (runner.run(start(runner, [3, 8]), 20, active) for active in (None, [True, False]))
+  jax.tree.map(np.testing.assert_array_equal, snapshot(whole).carry, snapshot(asked).carry)
+
+
 def test_seeds_differ_from_the_first_step():
   runner = make()
   # The same map, so that only random numbers can tell the seeds apart.

@@ -29,8 +29,8 @@ SYSTEMS = {
 CAP = 10_000
 _CAPS = {'HyperModel': 2_000}  # which takes ten times as long as HyperAgent for an update
 _HYPERAGENT = {10: 10, 20: 10, 30: 10, 40: 10, 50: 10, 70: 4, 100: 4}  # size -> seeds
-_SOLVES = {10: 10, 20: 10, 30: 4, 40: 4, 50: 4}
-_SLOW = {10: 10, 20: 10, 30: 2, 40: 2}
+_SOLVES = {10: 10, 20: 10, 30: 2, 40: 4, 50: 2}
+_SLOW = {10: 10, 20: 10, 30: 2}
 _FAILS = {10: 10, 20: 10}
 _FAILING = ('hypermodel', 'ddqn', 'noisynet', 'sane', 'langevin_dqn', 'adam_lmcdqn')
 
@@ -40,9 +40,9 @@ def seeds_of(system: str) -> dict[int, int]:
   agent = SYSTEMS[system].get('agent', 'hyperagent')
   if system == 'HyperAgent':
     return _HYPERAGENT
-  if agent == 'hyperdqn':
+  if agent in ('hyperdqn', 'bayes_ucbdqn'):
     return _SLOW
-  return _FAILS if agent in _FAILING else _SOLVES
+  return _FAILS if agent in _FAILING or system == 'Ensemble+, M = 4' else _SOLVES
 
 
 def _settings() -> tuple[Setting, ...]:

@@ -12,6 +12,6 @@ STUDY = Study(
   'targets',
   'Independent and dependent target indices',
   'size N',
-  settings=grid(_SERIES, 'size', (20, 30), **without_size(ABLATION)),
+  settings=grid(_SERIES, 'size', (20, 30, 50), **{**without_size(ABLATION), 'num_seeds': 10}),
   reduced=grid(_SERIES, 'size', (10,), **without_size(REDUCED)),
 )

@@ -1,4 +1,4 @@
-"""Adapters: a JAX environment as a `dm_env.Environment`, and one-hot observations as integers."""
+"""Adapters to `dm_env.Environment`: of JAX environments, of Gymnasium's, and of one-hot observations to integers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from hyperagent_jax.types import FIRST, LAST, Environment, PRNGKey
+from hyperagent_jax.types import FIRST, LAST, Environment, Observation, PRNGKey
 
 
 class JaxEnvironment(dm_env.Environment):
@@ -47,8 +47,8 @@ class JaxEnvironment(dm_env.Environment):
     self._state, timestep = self._step_fn(self._env_params, self._state, np.int32(action), self._next_key())
     return _to_dm_env(timestep)
 
-  def observation_spec(self) -> specs.Array:
-    """The observations' spec."""
+  def observation_spec(self) -> Any:
+    """The observations' spec, or a tree of them."""
     return self._environment.observation_spec
 
   def action_spec(self) -> specs.DiscreteArray:
@@ -95,3 +95,102 @@ class IntegerObservations(dm_env.Environment):
   def action_spec(self) -> specs.DiscreteArray:
     """The wrapped environment's."""
     return self._environment.action_spec()
+
+
+class GymnasiumEnvironment(dm_env.Environment):
+  """A `gymnasium.Env` with discrete actions behind dm_env's interface.
+
+  What Gymnasium calls terminated ends an episode with discount 0; what it calls truncated ends it with discount 1, so
+  that agents still bootstrap. Actions and discrete observations start from 0 here, whatever their `start` is there.
+  Dict and Tuple observations become dicts and tuples.
+  """
+
+  def __init__(self, env: Any, seed: int | None = None):
+    """Wraps an environment.
+
+    Args:
+      env: the `gymnasium.Env`.
+      seed: given to its first `reset`, and to no other; None: it seeds itself.
+
+    Raises:
+      ValueError: if actions are not `Discrete`, or an observation is not numbers of a fixed shape.
+    """
+    from gymnasium import spaces  # optional: only who has such an environment has it
+
+    if not isinstance(env.action_space, spaces.Discrete):
+      problem = 'continuous actions are not supported; ' if isinstance(env.action_space, spaces.Box) else ''
+      raise ValueError(f'actions are {env.action_space}: {problem}they must be discrete (gymnasium.spaces.Discrete)')
+    self._env = env
+    self._seed = seed
+    self._needs_reset = True
+    self._num_actions = int(env.action_space.n)
+    self._first_action = int(env.action_space.start)
+    self._spec = _spec_of(env.observation_space, 'observation')
+
+  def reset(self) -> dm_env.TimeStep:
+    """Starts an episode."""
+    observation, _ = self._env.reset(seed=self._seed)
+    self._seed, self._needs_reset = None, False
+    return dm_env.restart(_from_space(self._env.observation_space, observation))
+
+  def step(self, action: int) -> dm_env.TimeStep:
+    """Takes a step; the first call, and one after a LAST step, start an episode and ignore the action."""
+    if self._needs_reset:
+      return self.reset()
+    if not 0 <= action < self._num_actions:
+      raise ValueError(f'action={action}: must be in [0, {self._num_actions})')
+    observation, reward, terminated, truncated, _ = self._env.step(self._first_action + int(action))
+    observation = _from_space(self._env.observation_space, observation)
+    self._needs_reset = bool(terminated or truncated)
+    if terminated:
+      return dm_env.termination(float(reward), observation)
+    if truncated:
+      return dm_env.truncation(float(reward), observation, discount=1.0)
+    return dm_env.transition(float(reward), observation, discount=1.0)
+
+  def observation_spec(self) -> Any:
+    """The observations' spec, or dicts and tuples of specs."""
+    return self._spec
+
+  def action_spec(self) -> specs.DiscreteArray:
+    """Actions 0 to A - 1."""
+    return specs.DiscreteArray(self._num_actions, name='action')
+
+  def close(self) -> None:
+    """Closes the wrapped environment."""
+    self._env.close()
+
+
+def _spec_of(space: Any, name: str) -> Any:
+  """The spec, or tree of specs, of a Gymnasium space; ValueError naming the entry that has none."""
+  from gymnasium import spaces
+
+  match space:
+    case spaces.Dict():
+      return {key: _spec_of(entry, f'{name}[{key!r}]') for key, entry in space.spaces.items()}
+    case spaces.Tuple():
+      return tuple(_spec_of(entry, f'{name}[{i}]') for i, entry in enumerate(space.spaces))
+    case spaces.Discrete():
+      return specs.DiscreteArray(int(space.n), np.int32, name)
+    case spaces.MultiDiscrete():
+      return specs.BoundedArray(space.shape, np.int32, 0, space.nvec - 1, name)
+    case spaces.MultiBinary():
+      return specs.BoundedArray(space.shape, np.int8, 0, 1, name)
+    case spaces.Box():
+      return specs.BoundedArray(space.shape, space.dtype, space.low, space.high, name)
+  raise ValueError(f'{name} is {space}: must be Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of such')
+
+
+def _from_space(space: Any, x: Any) -> Observation:
+  """An entry of a Gymnasium space as its spec has it."""
+  from gymnasium import spaces
+
+  match space:
+    case spaces.Dict():
+      return {key: _from_space(entry, x[key]) for key, entry in space.spaces.items()}
+    case spaces.Tuple():
+      return tuple(_from_space(entry, y) for entry, y in zip(space.spaces, x, strict=True))
+    case spaces.Discrete() | spaces.MultiDiscrete():
+      return np.asarray(x - space.start, np.int32)
+  # A copy: some environments write their next observation into the same array.
+  return np.array(x, space.dtype)

@@ -291,8 +291,9 @@ def make_environment(
   """
 
   def reset(params: BsuiteParams, key: PRNGKey) -> tuple[BsuiteState, TimeStep]:
-    inner, observation = dynamics.reset(params.setting, dynamics.draw_reset(key))
+    inner = dynamics.reset(params.setting, dynamics.draw_reset(key))
     log = None if log_episodes is None else _empty_log(dynamics, len(log_episodes))
+    observation = dynamics.observe(params.setting, inner)
     return BsuiteState(inner, jnp.array(False), log), time_step(FIRST, 0.0, 1.0, observation)
 
   def step(params: BsuiteParams, state: BsuiteState, action: Array, key: PRNGKey) -> tuple[BsuiteState, TimeStep]:
@@ -302,14 +303,12 @@ def make_environment(
     moved = dynamics.step(params.setting, state.inner, action, dynamics.draw_step(key))
     reward = (moved.reward + params.noise_scale * noise) * params.reward_scale
     choose = lambda new, old: jax.tree.map(lambda x, y: jnp.where(state.over, x, y), new, old)
-    inner, observation = choose(begun, (moved.state, moved.observation))
-    log = state.log
+    inner, log = choose(begun, moved.state), state.log
     if log is not None:
-      log = jax.tree.map(
-        lambda x, y: jnp.where(state.over, x, y), log, _counted(log, dynamics, jnp.asarray(log_episodes), reward, moved)
-      )
+      log = choose(log, _counted(log, dynamics, jnp.asarray(log_episodes), reward, moved))
     last = moved.last & ~state.over
     step_type = jnp.where(state.over, FIRST, jnp.where(last, LAST, MID))
+    observation = dynamics.observe(params.setting, inner)
     timestep = time_step(step_type, jnp.where(state.over, 0.0, reward), jnp.where(last, 0.0, 1.0), observation)
     return BsuiteState(inner, last, log), timestep
 

@@ -21,7 +21,6 @@ class Step(NamedTuple):
   """What came of an action."""
 
   state: Any
-  observation: Array
   reward: Array  # []
   last: Array  # [] bool; bsuite's episodes always end with a discount of 0
   totals: dict[str, Array]  # what is added to the totals that bsuite scores
@@ -31,9 +30,10 @@ class Dynamics(NamedTuple):
   """An environment without a loop; `params` is the setting, which may differ from instance to instance."""
 
   draw_reset: Callable[[PRNGKey], Any]
-  reset: Callable[[Any, Any], tuple[Any, Array]]  # params, draws -> state, observation
+  reset: Callable[[Any, Any], Any]  # params, draws -> state
   draw_step: Callable[[PRNGKey], Any]
   step: Callable[[Any, Any, Array, Any], Step]  # params, state, action, draws
+  observe: Callable[[Any, Any], Array]  # params, state -> observation
   num_actions: int
   observation_spec: specs.Array
   totals: tuple[str, ...] = ()  # names that every step adds to
@@ -71,13 +71,13 @@ def bandit_rewards(mapping_seed: int, num_actions: int = 11) -> np.ndarray:
 
 def bandit() -> Dynamics:
   """Eleven arms with fixed rewards, params: those rewards [11]. An episode is one step."""
-  observation = jnp.ones((1, 1))
 
   def step(rewards: Array, state: tuple[()], action: Array, draws: tuple[()]) -> Step:
     reward = rewards[action]
-    return Step(state, observation, reward, jnp.array(True), {'total_regret': 1.0 - reward})
+    return Step(state, reward, jnp.array(True), {'total_regret': 1.0 - reward})
 
-  return Dynamics(_none, lambda params, draws: ((), observation), _none, step, 11, _spec(1, 1), ('total_regret',))
+  observe = lambda rewards, state: jnp.ones((1, 1))
+  return Dynamics(_none, lambda rewards, draws: (), _none, step, observe, 11, _spec(1, 1), ('total_regret',))
 
 
 # ---------------------------------------------------------------------------------------------------------------- catch
@@ -95,22 +95,21 @@ def catch(rows: int = 10, columns: int = 5) -> Dynamics:
   """A ball falls, a paddle moves left, stays or moves right; reward 1 if it is caught, else -1. No params."""
   cells = jnp.arange(rows * columns).reshape(rows, columns)
 
-  def observe(state: CatchState) -> Array:
+  def observe(params: Any, state: CatchState) -> Array:
     ball = cells == state.ball_y * columns + state.ball_x
     return (ball | (cells == (rows - 1) * columns + state.paddle_x)).astype(jnp.float32)
 
-  def reset(params: Any, ball_x: Array) -> tuple[CatchState, Array]:
-    state = CatchState(ball_x, jnp.int32(0), jnp.int32(columns // 2))
-    return state, observe(state)
+  def reset(params: Any, ball_x: Array) -> CatchState:
+    return CatchState(ball_x, jnp.int32(0), jnp.int32(columns // 2))
 
   def step(params: Any, state: CatchState, action: Array, draws: tuple[()]) -> Step:
     state = CatchState(state.ball_x, state.ball_y + 1, jnp.clip(state.paddle_x + action - 1, 0, columns - 1))
     last = state.ball_y == rows - 1
     reward = jnp.where(last, jnp.where(state.paddle_x == state.ball_x, 1.0, -1.0), 0.0)
-    return Step(state, observe(state), reward, last, {'total_regret': jnp.where(last, 1.0 - reward, 0.0)})
+    return Step(state, reward, last, {'total_regret': jnp.where(last, 1.0 - reward, 0.0)})
 
   spec = specs.BoundedArray((rows, columns), np.float32, 0, 1, name='observation')
-  return Dynamics(lambda key: _below(key, columns), reset, _none, step, 3, spec, ('total_regret',))
+  return Dynamics(lambda key: _below(key, columns), reset, _none, step, observe, 3, spec, ('total_regret',))
 
 
 # ------------------------------------------------------------------------------------------------------------- cartpole
@@ -172,18 +171,18 @@ def _observe_cart(state: CartpoleState) -> tuple[Array, ...]:
 def cartpole() -> Dynamics:
   """Balance the pole: reward 1 for every step with the pole up and the cart on the table. No params."""
 
-  def reset(params: Any, draws: Array) -> tuple[CartpoleState, Array]:
-    state = _cart_at(draws, 0.0)
-    return state, _floats(*_observe_cart(state))
+  def reset(params: Any, draws: Array) -> CartpoleState:
+    return _cart_at(draws, 0.0)
 
   def step(params: Any, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
     state = move_cart(state, action)
     up = (jnp.cos(state.theta) > 0.8) & (jnp.abs(state.x) < X_THRESHOLD)
     reward = jnp.where(up, 1.0, 0.0)
     last = ~up | (state.num_steps >= CARTPOLE_STEPS)
-    return Step(state, _floats(*_observe_cart(state)), reward, last, {'raw_return': reward})
+    return Step(state, reward, last, {'raw_return': reward})
 
-  return Dynamics(_draw_cart, reset, _none, step, 3, _spec(1, 6), ('raw_return',), counts_best=True)
+  observe = lambda params, state: _floats(*_observe_cart(state))
+  return Dynamics(_draw_cart, reset, _none, step, observe, 3, _spec(1, 6), ('raw_return',), counts_best=True)
 
 
 class SwingupParams(NamedTuple):
@@ -202,9 +201,8 @@ def cartpole_swingup() -> Dynamics:
     slow = jnp.where(jnp.abs(state.theta_dot) < theta_dot_threshold, 1.0, -1.0)
     return _floats(*_observe_cart(state), near, slow)
 
-  def reset(params: SwingupParams, draws: Array) -> tuple[CartpoleState, Array]:
-    state = _cart_at(draws, jnp.pi)
-    return state, observe(params, state)
+  def reset(params: SwingupParams, draws: Array) -> CartpoleState:
+    return _cart_at(draws, jnp.pi)
 
   def step(params: SwingupParams, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
     state = move_cart(state, action)
@@ -215,10 +213,11 @@ def cartpole_swingup() -> Dynamics:
     ).astype(jnp.float32)
     reward = up - move_cost * jnp.abs(action - 1)
     last = (state.num_steps >= CARTPOLE_STEPS) | (jnp.abs(state.x) > X_THRESHOLD)
-    return Step(state, observe(params, state), reward, last, {'raw_return': reward, 'total_upright': up})
+    return Step(state, reward, last, {'raw_return': reward, 'total_upright': up})
 
   spec = specs.Array((1, 8), np.float32, name='state')
-  return Dynamics(_draw_cart, reset, _none, step, 3, spec, ('raw_return', 'total_upright'), counts_best=True)
+  totals = ('raw_return', 'total_upright')
+  return Dynamics(_draw_cart, reset, _none, step, observe, 3, spec, totals, counts_best=True)
 
 
 # --------------------------------------------------------------------------------------------------------- mountain car
@@ -235,12 +234,11 @@ class CarState(NamedTuple):
 def mountain_car(max_steps: int = 1000) -> Dynamics:
   """A weak car must swing up a hill; reward -1 a step until it is there or time is over. No params."""
 
-  def observe(state: CarState) -> Array:
+  def observe(params: Any, state: CarState) -> Array:
     return _floats(state.position, state.velocity, state.num_steps / max_steps)
 
-  def reset(params: Any, position: Array) -> tuple[CarState, Array]:
-    state = CarState(position, jnp.float32(0.0), jnp.int32(0))
-    return state, observe(state)
+  def reset(params: Any, position: Array) -> CarState:
+    return CarState(position, jnp.float32(0.0), jnp.int32(0))
 
   def step(params: Any, state: CarState, action: Array, draws: tuple[()]) -> Step:
     velocity = state.velocity + (action - 1) * 0.001 - 0.0025 * jnp.cos(3 * state.position)
@@ -250,10 +248,10 @@ def mountain_car(max_steps: int = 1000) -> Dynamics:
     state = CarState(position, velocity, state.num_steps + 1)
     last = (position >= 0.5) | (state.num_steps >= max_steps)
     reward = jnp.float32(-1.0)
-    return Step(state, observe(state), reward, last, {'raw_return': reward})
+    return Step(state, reward, last, {'raw_return': reward})
 
   draw = lambda key: jax.random.uniform(key, minval=-0.6, maxval=-0.4)
-  return Dynamics(draw, reset, _none, step, 3, _spec(1, 3), ('raw_return',))
+  return Dynamics(draw, reset, _none, step, observe, 3, _spec(1, 3), ('raw_return',))
 
 
 # ---------------------------------------------------------------------------------------------------- discounting chain
@@ -275,20 +273,19 @@ def discounting_chain(episode_length: int = 100) -> Dynamics:
   """The first action chooses when the one reward comes: after 1, 3, 10, 30 or 100 steps; params: rewards [5]."""
   times = jnp.array([1, 3, 10, 30, 100])
 
-  def observe(state: ChainState) -> Array:
+  def observe(rewards: Array, state: ChainState) -> Array:
     return _floats(state.context, state.num_steps / episode_length)
 
-  def reset(rewards: Array, draws: tuple[()]) -> tuple[ChainState, Array]:
-    state = ChainState(jnp.int32(-1), jnp.int32(0))
-    return state, observe(state)
+  def reset(rewards: Array, draws: tuple[()]) -> ChainState:
+    return ChainState(jnp.int32(-1), jnp.int32(0))
 
   def step(rewards: Array, state: ChainState, action: Array, draws: tuple[()]) -> Step:
     context = jnp.where(state.num_steps == 0, action, state.context)
     state = ChainState(context, state.num_steps + 1)
     reward = jnp.where(state.num_steps == times[context], rewards[context], 0.0)
-    return Step(state, observe(state), reward, state.num_steps == episode_length, {})
+    return Step(state, reward, state.num_steps == episode_length, {})
 
-  return Dynamics(_none, reset, _none, step, 5, _spec(1, 2))
+  return Dynamics(_none, reset, _none, step, observe, 5, _spec(1, 2))
 
 
 # --------------------------------------------------------------------------------------------------------- memory chain
@@ -309,28 +306,27 @@ def memory_chain(num_bits: int) -> Dynamics:
   """
 
   def observe(length: Array, state: MemoryState) -> Array:
-    time = 1.0 - state.num_steps / length
-    query = jnp.where(state.num_steps == length - 1, state.query, 0)
-    context = jnp.where(state.num_steps == 0, 2 * state.context - 1, 0)
+    shown = jnp.maximum(state.num_steps - 1, 0)
+    time = 1.0 - shown / length
+    query = jnp.where(shown == length - 1, state.query, 0)
+    context = jnp.where(shown == 0, 2 * state.context - 1, 0)
     return jnp.concatenate([_floats(time, query), context[None].astype(jnp.float32)], axis=1)
 
   def draw(key: PRNGKey) -> tuple[Array, Array]:
     numbers = jax.random.uniform(key, (num_bits + 1,))
     return (numbers[:-1] < 0.5).astype(jnp.int32), (numbers[-1] * num_bits).astype(jnp.int32)
 
-  def reset(length: Array, draws: tuple[Array, Array]) -> tuple[MemoryState, Array]:
-    state = MemoryState(*draws, jnp.int32(0))
-    return state, observe(length, state)
+  def reset(length: Array, draws: tuple[Array, Array]) -> MemoryState:
+    return MemoryState(*draws, jnp.int32(0))
 
   def step(length: Array, state: MemoryState, action: Array, draws: tuple[()]) -> Step:
-    observation = observe(length, state)
     last = state.num_steps == length
     right = action == state.context[state.query]
     reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 0.0)
     totals = {'total_perfect': (last & right).astype(jnp.float32), 'total_regret': jnp.where(last & ~right, 2.0, 0.0)}
-    return Step(state._replace(num_steps=state.num_steps + 1), observation, reward, last, totals)
+    return Step(state._replace(num_steps=state.num_steps + 1), reward, last, totals)
 
-  return Dynamics(draw, reset, _none, step, 2, _spec(1, num_bits + 2), ('total_perfect', 'total_regret'))
+  return Dynamics(draw, reset, _none, step, observe, 2, _spec(1, num_bits + 2), ('total_perfect', 'total_regret'))
 
 
 # ------------------------------------------------------------------------------------------------------- umbrella chain
@@ -342,14 +338,15 @@ class UmbrellaState(NamedTuple):
   need: Array  # [] int32
   has: Array  # [] int32
   num_steps: Array  # [] int32
+  distractors: Array  # [n] int32, 0 or 1, new at every step
 
 
 def umbrella_chain(num_distractors: int) -> Dynamics:
   """The first action takes the umbrella or not, only the last reward tells; params: [] int32, steps of an episode."""
 
-  def observe(length: Array, state: UmbrellaState, distractors: Array) -> Array:
+  def observe(length: Array, state: UmbrellaState) -> Array:
     known = _floats(state.need, state.has, 1.0 - state.num_steps / length)
-    return jnp.concatenate([known, distractors[None].astype(jnp.float32)], axis=1)
+    return jnp.concatenate([known, state.distractors[None].astype(jnp.float32)], axis=1)
 
   def draw(num: int) -> Callable[[PRNGKey], tuple[Array, Array]]:
     """So many coins, and the distractors."""
@@ -360,22 +357,19 @@ def umbrella_chain(num_distractors: int) -> Dynamics:
 
     return draw
 
-  def reset(length: Array, draws: tuple[Array, Array]) -> tuple[UmbrellaState, Array]:
+  def reset(length: Array, draws: tuple[Array, Array]) -> UmbrellaState:
     (need, has), distractors = draws
-    state = UmbrellaState(need, has, jnp.int32(0))
-    return state, observe(length, state, distractors)
+    return UmbrellaState(need, has, jnp.int32(0), distractors)
 
   def step(length: Array, state: UmbrellaState, action: Array, draws: tuple[Array, Array]) -> Step:
     (coin,), distractors = draws
     has = jnp.where(state.num_steps == 0, action, state.has)
-    state = UmbrellaState(state.need, has, state.num_steps + 1)
+    state = UmbrellaState(state.need, has, state.num_steps + 1, distractors)
     last, right = state.num_steps == length, has == state.need
     reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 2.0 * coin - 1.0)
-    return Step(
-      state, observe(length, state, distractors), reward, last, {'total_regret': jnp.where(last & ~right, 2.0, 0.0)}
-    )
+    return Step(state, reward, last, {'total_regret': jnp.where(last & ~right, 2.0, 0.0)})
 
-  return Dynamics(draw(2), reset, draw(1), step, 2, _spec(1, 3 + num_distractors), ('total_regret',))
+  return Dynamics(draw(2), reset, draw(1), step, observe, 2, _spec(1, 3 + num_distractors), ('total_regret',))
 
 
 # ------------------------------------------------------------------------------------------------------------- deep sea
@@ -391,8 +385,9 @@ class SeaState(NamedTuple):
 def deep_sea_dynamics(size: int, deterministic: bool) -> Dynamics:
   """`make_deep_sea` with bsuite's totals: observations are integers, see there."""
 
-  def observe(state: deep_sea.DeepSeaState) -> Array:
-    return jnp.where(state.row < size, state.row * size + state.column, size * size)
+  def observe(params: deep_sea.DeepSeaParams, state: SeaState) -> Array:
+    row, column = state.position
+    return jnp.where(row < size, row * size + column, size * size)
 
   def draw_step(key: PRNGKey) -> tuple[Any, Any]:
     if deterministic:
@@ -400,9 +395,8 @@ def deep_sea_dynamics(size: int, deterministic: bool) -> Dynamics:
     key_slip, key_noise = jax.random.split(key)
     return jax.random.uniform(key_slip), jax.random.normal(key_noise)
 
-  def reset(params: deep_sea.DeepSeaParams, draws: tuple[()]) -> tuple[SeaState, Array]:
-    position = deep_sea.DeepSeaState(jnp.int32(0), jnp.int32(0))
-    return SeaState(position, jnp.array(False)), observe(position)
+  def reset(params: deep_sea.DeepSeaParams, draws: tuple[()]) -> SeaState:
+    return SeaState(deep_sea.DeepSeaState(jnp.int32(0), jnp.int32(0)), jnp.array(False))
 
   def step(params: deep_sea.DeepSeaParams, state: SeaState, action: Array, draws: tuple[Any, Any]) -> Step:
     row, column = state.position
@@ -412,13 +406,20 @@ def deep_sea_dynamics(size: int, deterministic: bool) -> Dynamics:
     position, reward = deep_sea.transition(params, state.position, action, *draws)
     last = position.row == size
     totals = {'total_bad_episodes': (bad & last).astype(jnp.float32), 'denoised_return': treasure}
-    return Step(SeaState(position, bad), observe(position), reward, last, totals)
+    return Step(SeaState(position, bad), reward, last, totals)
 
   spec = specs.DiscreteArray(size * size + 1, dtype=np.int32, name='observation')
-  return Dynamics(_none, reset, draw_step, step, 2, spec, ('total_bad_episodes', 'denoised_return'))
+  return Dynamics(_none, reset, draw_step, step, observe, 2, spec, ('total_bad_episodes', 'denoised_return'))
 
 
 # ---------------------------------------------------------------------------------------------------------------- mnist
+
+
+class DigitState(NamedTuple):
+  """Which image is asked for."""
+
+  number: Array  # [] int32
+  shown: Array  # [] bool: it is blank once the answer is given
 
 
 def mnist(images: np.ndarray, labels: np.ndarray) -> Dynamics:
@@ -430,12 +431,15 @@ def mnist(images: np.ndarray, labels: np.ndarray) -> Dynamics:
   """
   pixels, classes = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
-  def reset(params: Any, i: Array) -> tuple[Array, Array]:
-    return classes[i], pixels[i].astype(jnp.float32) / 255
+  def observe(params: Any, state: DigitState) -> Array:
+    return jnp.where(state.shown, pixels[state.number].astype(jnp.float32) / 255, 0.0)
 
-  def step(params: Any, label: Array, action: Array, draws: tuple[()]) -> Step:
-    reward = jnp.where(action == label, 1.0, -1.0)
-    return Step(label, jnp.zeros(pixels.shape[1:]), reward, jnp.array(True), {'total_regret': 1.0 - reward})
+  def reset(params: Any, number: Array) -> DigitState:
+    return DigitState(number, jnp.array(True))
+
+  def step(params: Any, state: DigitState, action: Array, draws: tuple[()]) -> Step:
+    reward = jnp.where(action == classes[state.number], 1.0, -1.0)
+    return Step(state._replace(shown=jnp.array(False)), reward, jnp.array(True), {'total_regret': 1.0 - reward})
 
   draw = lambda key: jax.random.randint(key, (), 0, len(images))
-  return Dynamics(draw, reset, _none, step, 10, _spec(*images.shape[1:]), ('total_regret',))
+  return Dynamics(draw, reset, _none, step, observe, 10, _spec(*images.shape[1:]), ('total_regret',))

@@ -1,0 +1,159 @@
+"""HyperAgent, or a rival, on bsuite: all of it, a tag, an experiment or an id; writes bsuite's own CSV files.
+
+    python -m experiments.bsuite --bsuite_id=SWEEP
+    python -m experiments.bsuite --bsuite_id=cartpole_noise,deep_sea/0 --agent=ensemble_plus
+
+Ids of one experiment run in one XLA program where their observations have one shape. As bsuite prescribes, what is
+scored is training itself: so many episodes for each id, no separate evaluation.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from absl import flags
+
+from experiments import agents
+from experiments import run as run_lib
+from experiments.bsuite_host import train_on_host
+from experiments.bsuite_training import (
+  Batch,
+  BsuiteConfig,
+  Place,
+  Times,
+  batches,
+  is_finished,
+  settings_for,
+  train_batch,
+)
+from experiments.run import OutputConfig, warn
+from hyperagent_jax import config, metrics, presets
+from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.config import ConfigError, HyperAgentConfig
+from hyperagent_jax.envs import bsuite as envs
+from hyperagent_jax.seeds import num_cores
+
+# What the environment fixes, and what is for screens only.
+_NOT_FLAGS = (
+  *('torso', 'grid_size', 'prior_storage', 'num_envs', 'max_abs_reward'),
+  *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
+)
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """Makes a flag of every setting."""
+  agents.define_flags(presets.bsuite(), flag_values, skip=_NOT_FLAGS)
+  config.define_flags(BsuiteConfig(), flag_values)
+  config.define_flags(OutputConfig(), flag_values, skip=('tensorboard',))
+  flags.DEFINE_list('bsuite_id', ['SWEEP'], 'Ids, experiments, tags, or SWEEP for all.', flag_values=flag_values)
+  flags.DEFINE_enum(
+    'driver', 'fused', ['fused', 'host'], "'fused': in XLA; 'host': bsuite's own environments.", flag_values=flag_values
+  )
+  flags.adopt_module_key_flags(config, flag_values)
+
+
+def ids_of(words: Sequence[str]) -> list[str]:
+  """The ids that a list of words stands for, each once, in bsuite's order.
+
+  Raises:
+    ConfigError: if a word names nothing.
+  """
+  chosen = {bsuite_id for word in words for bsuite_id in envs.parse_ids(word)}
+  if not chosen:
+    raise ConfigError('--bsuite_id=: must name an id, an experiment, a tag, or SWEEP')
+  return [bsuite_id for bsuite_id in envs.parse_ids('SWEEP') if bsuite_id in chosen]
+
+
+def without_mnist_if_missing(ids: Sequence[str], directory: str) -> list[str]:
+  """The ids that can be run: those of mnist are left out, and named, where its data are missing.
+
+  Raises:
+    ConfigError: if nothing is left.
+  """
+  of_mnist = [bsuite_id for bsuite_id in ids if bsuite_id.startswith('mnist')]
+  if not of_mnist:
+    return list(ids)
+  try:
+    envs.load_mnist(directory)
+    return list(ids)
+  except ConfigError as error:
+    left = [bsuite_id for bsuite_id in ids if bsuite_id not in of_mnist]
+    if not left:
+      raise
+    warn(f'{error}; skipped: {", ".join(dict.fromkeys(i.split("/")[0] for i in of_mnist))}')
+    return left
+
+
+def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> tuple[HyperAgentConfig, BsuiteConfig, OutputConfig]:
+  """All flags as validated settings.
+
+  Raises:
+    ConfigError: on the first that cannot be used.
+  """
+  run, output = (config.from_flags(c, flag_values) for c in (BsuiteConfig(), OutputConfig()))
+  for settings in (run, output):
+    config.validate_fields(settings)
+  # A rival's own published numbers, which for all of them are those of bsuite's DeepSea.
+  preset = presets.bsuite() if run.agent == 'hyperagent' else SYSTEMS[run.agent].deep_sea(20)
+  preset = dataclasses.replace(
+    preset, torso='mlp', prior_storage='replay', replay_capacity=presets.bsuite().replay_capacity
+  )
+  return agents.read_settings(run.agent, preset, flag_values), run, output
+
+
+def import_report() -> Callable[[Mapping[str, pathlib.Path], pathlib.Path], list[str]]:
+  """`bsuite_report.write_report`, looked up before training so that a missing package is known before.
+
+  Raises:
+    ConfigError: if matplotlib is not installed.
+  """
+  try:
+    from experiments import bsuite_report
+  except ImportError as e:
+    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  return bsuite_report.write_report
+
+
+def summary(times: dict[str, Times]) -> str:
+  """What each batch took."""
+  lines = [
+    (name, f'{t.steps:,}', metrics.format_duration(t.seconds), f'{t.steps_per_second:,.0f}' if t.seconds else '-')
+    for name, t in times.items()
+  ]
+  note = 'Time steps of all ids of a batch and the time they took, without compilation.'
+  return metrics.format_table(('batch', 'time steps', 'wall-clock', 'steps/s'), lines) + '\n' + note
+
+
+def _use_cores(output: OutputConfig) -> None:
+  """Makes a device of each CPU core: most batches have more ids than that, and any number can be spread."""
+  run_lib.set_num_devices(output.num_devices, num_cores())
+
+
+def main() -> None:
+  """Trains on all ids that are not finished, batch by batch, then scores and draws them."""
+  values = flags.FLAGS
+  agent, run, output = read_settings()
+  ids = without_mnist_if_missing(ids_of(values.bsuite_id), run.mnist_dir)
+  _use_cores(output)
+  todo = list(batches(ids, run.mnist_dir))
+  for batch in todo:
+    settings_for(batch.tasks[0], agent)
+  write_report = import_report() if output.figures else None
+  settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
+  folder = run_lib.open_folder(output, 'bsuite', settings, results='bsuite_id_-_*.csv')
+  place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
+  times, train = {}, train_on_host if values.driver == 'host' else train_batch
+  for batch in todo:
+    left = Batch(tuple(task for task in batch.tasks if not is_finished(folder, task, run)))
+    if left.tasks:
+      times[batch.name] = train(batch, agent, run, place)
+  print(summary(times))
+  if write_report is not None:
+    for path in write_report({run.agent: folder}, folder):
+      print(path)
+  print(f'results: {folder}')
+
+
+if __name__ == '__main__':
+  define_flags()
+  run_lib.start_main(main, 'bsuite')

@@ -1,0 +1,97 @@
+"""bsuite's own Python environments under the host driver, with the same logs."""
+
+import contextlib
+import io
+import itertools
+import time
+from typing import Any
+
+import bsuite
+import dm_env
+import numpy as np
+from bsuite.utils import wrappers
+
+from experiments.bsuite_training import (
+  Batch,
+  BsuiteConfig,
+  Place,
+  Times,
+  is_finished,
+  log_path,
+  num_episodes,
+  seed_of,
+  settings_for,
+  write_log,
+)
+from experiments.training import stopped
+from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.envs import bsuite as envs
+from hyperagent_jax.envs.adapters import IntegerObservations
+from hyperagent_jax.envs.history import HistoryEnvironment
+from hyperagent_jax.host import HostAgent, run_loop
+from hyperagent_jax.replay import make_replay
+
+
+class _Rows:
+  """Takes bsuite's log in memory, in the order of our columns."""
+
+  def __init__(self, columns: tuple[str, ...]):
+    self._columns = columns
+    self.rows: list[list[float]] = []
+
+  def write(self, data: dict[str, Any]) -> None:
+    """Takes a row."""
+    self.rows.append([float(data[name]) for name in self._columns])
+
+
+def load(task: envs.BsuiteTask, history: int) -> tuple[dm_env.Environment, _Rows]:
+  """bsuite's environment of an id with its log, and observations as the agent takes them.
+
+  bsuite seeds it, most of its experiments with nothing, so that runs differ.
+  """
+  with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
+    raw = bsuite.load_from_id(task.bsuite_id)
+  rows = _Rows(task.log_columns)
+  environment: dm_env.Environment = wrappers.Logging(raw, rows)
+  if task.batch_key[0].startswith('deep_sea'):
+    environment = IntegerObservations(environment)
+  return (HistoryEnvironment(environment, history) if history > 1 else environment), rows
+
+
+def train_on_host(batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place) -> Times:
+  """Trains on the ids of a batch one after the other; one that is interrupted starts anew.
+
+  Raises:
+    Stopped: if asked to stop; the ids that are finished stand.
+  """
+  times = Times()
+  for task in batch.tasks:
+    if not is_finished(place.folder, task, run):
+      _train_id(task, agent, run, place, times)
+  return times
+
+
+def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, times: Times) -> None:
+  settings, seed = settings_for(task, agent), seed_of(task, run)
+  environment, rows = load(task, settings.frame_stack)
+  num_actions, target = task.environment.num_actions, num_episodes(task, run)
+  replay = make_replay(settings.replay_capacity, 1, settings.n_step, settings.discount, settings.frame_stack)
+  host = HostAgent(SYSTEMS[run.agent].make(settings, num_actions), replay, num_actions, settings, seed)
+  episodes, start, compiled = 0, 0.0, 2 * settings.min_replay
+  for step, (timestep, _) in zip(itertools.count(1), run_loop(host, environment), strict=False):
+    if step == compiled:
+      start = time.monotonic()
+    episodes += timestep.last()
+    if episodes == target:
+      break
+    if step % 1_000 == 0:
+      place.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
+      stop = place.signals.stop()
+      if stop is not None:
+        raise stopped(stop, place.folder, f'in {task.bsuite_id}, which will start anew')
+  if start:
+    times.seconds += time.monotonic() - start
+    times.steps += step - compiled
+  place.progress.show(f'{task.bsuite_id}  {target:,} episodes', final=True)
+  write_log(log_path(place.folder, task.bsuite_id), task.log_columns, np.array(rows.rows))

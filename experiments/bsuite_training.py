@@ -1,0 +1,255 @@
+"""Training on ids of bsuite that share a program, and their logs."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import run as run_lib
+from experiments.run import OutputConfig, Signals, warn
+from experiments.task import checkpoints_of
+from experiments.training import stopped
+from hyperagent_jax import checkpoint
+from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
+from hyperagent_jax.envs import bsuite as envs
+from hyperagent_jax.envs.history import with_history, without_history
+from hyperagent_jax.metrics import Progress, format_duration
+from hyperagent_jax.replay import make_replay
+from hyperagent_jax.runner import Runner, RunnerState, make_runner
+
+_FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
+
+
+@dataclasses.dataclass(frozen=True)
+class BsuiteConfig:
+  """What is run."""
+
+  agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
+  seed: int = field(0, 'Of all randomness; setting i of an experiment uses 1,000 seed + i.', low=0, high=2_000_000)
+  num_episodes: int = field(0, "Episodes of each id; 0: bsuite's own number, which scores are for.", low=0)
+  checkpoint_minutes: float = field(10.0, 'Minutes between checkpoints of what is under way.', low=0.01)
+  mnist_dir: str = field(envs.MNIST_DIR, "Folder of MNIST's four files; without them its experiments are skipped.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+  """Ids that share a program."""
+
+  tasks: tuple[envs.BsuiteTask, ...]
+
+  @property
+  def name(self) -> str:
+    """Names the batch's checkpoints, such as catch_0-19."""
+    numbers = [task.bsuite_id.split('/')[1] for task in self.tasks]
+    experiment = self.tasks[0].bsuite_id.split('/')[0]
+    return f'{experiment}_{numbers[0]}' + (f'-{numbers[-1]}' if len(numbers) > 1 else '')
+
+
+@dataclasses.dataclass
+class Times:
+  """What a batch took."""
+
+  steps: int = 0  # time steps of all ids, those that start an episode included
+  seconds: float = 0.0  # without the first step, which compiles
+
+  @property
+  def steps_per_second(self) -> float:
+    """Of all ids together."""
+    return self.steps / self.seconds if self.seconds else float('nan')
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where and how a run of the binary writes."""
+
+  folder: pathlib.Path
+  settings: dict[str, Any]  # what a run must share to be gone on with
+  output: OutputConfig
+  signals: Signals
+  progress: Progress
+
+
+def batches(ids: Sequence[str], mnist_dir: str) -> Iterator[Batch]:
+  """Ids that share a program, together, in the order of the first of each."""
+  groups: dict[tuple[Any, ...], list[envs.BsuiteTask]] = {}
+  for bsuite_id in ids:
+    task = envs.make_bsuite(bsuite_id, log=True, mnist_dir=mnist_dir)
+    groups.setdefault(task.batch_key, []).append(task)
+  yield from (Batch(tuple(tasks)) for tasks in groups.values())
+
+
+def settings_for(task: envs.BsuiteTask, agent: HyperAgentConfig) -> HyperAgentConfig:
+  """The agent's settings on an id: DeepSea's cells go into a torso that looks them up, all else into an MLP.
+
+  Raises:
+    ConfigError: if the settings do not fit the id.
+  """
+  if not task.batch_key[0].startswith('deep_sea'):
+    return dataclasses.replace(agent, torso='mlp', prior_storage='replay')
+  if agent.frame_stack > 1:
+    raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {task.bsuite_id}, whose cells hide nothing')
+  return dataclasses.replace(agent, torso='deep_sea', grid_size=task.batch_key[1], prior_storage='replay')
+
+
+def spread(batch: Batch, num_devices: int) -> tuple[list[envs.BsuiteTask], np.ndarray]:
+  """The ids of a batch as the program takes them: dealt out over devices, as many for each.
+
+  Settings of an experiment grow longer, so that neighbours belong on different devices. The last id is repeated where
+  the number does not fit.
+
+  Returns:
+    The ids, and whether each is wanted: a repeated one rests from the start.
+  """
+  num_devices = min(num_devices, len(batch.tasks))
+  padding = -len(batch.tasks) % num_devices
+  tasks = [*batch.tasks, *[batch.tasks[-1]] * padding]
+  order = [i for first in range(num_devices) for i in range(first, len(tasks), num_devices)]
+  return [tasks[i] for i in order], np.array([i < len(batch.tasks) for i in order])
+
+
+def make_batch_runner(task: envs.BsuiteTask, agent: HyperAgentConfig, name: str, output: OutputConfig) -> Runner:
+  """The compiled program of all ids that share one with this id."""
+  settings, environment = settings_for(task, agent), task.environment
+  if settings.frame_stack > 1:
+    environment = with_history(environment, settings.frame_stack)
+  replay = make_replay(settings.replay_capacity, 1, settings.n_step, settings.discount, settings.frame_stack)
+  return make_runner(
+    SYSTEMS[name].make(settings, environment.num_actions),
+    environment,
+    replay,
+    settings,
+    devices=run_lib.devices(output.num_devices),
+    seed_axis=None if output.seed_axis == 'auto' else output.seed_axis,
+  )
+
+
+def log_path(folder: pathlib.Path, bsuite_id: str) -> pathlib.Path:
+  """Where bsuite keeps the log of an id."""
+  return folder / f'bsuite_id_-_{bsuite_id.replace("/", "-")}.csv'
+
+
+def write_log(path: pathlib.Path, columns: Sequence[str], rows: np.ndarray) -> None:
+  """Writes an id's log, whole or not at all; whole numbers without a decimal point, as bsuite does."""
+  text = io.StringIO(newline='')
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(columns)
+  whole = ('steps', 'episode', 'episode_len')
+  writer.writerows([int(x) if c in whole else float(x) for c, x in zip(columns, row, strict=True)] for row in rows)
+  checkpoint.write_atomically(path, text.getvalue().encode())
+
+
+def episodes_logged(path: pathlib.Path) -> int:
+  """The last episode of a log, 0 without one."""
+  if not path.exists():
+    return 0
+  rows = list(csv.DictReader(path.read_text().splitlines()))
+  return int(rows[-1]['episode']) if rows else 0
+
+
+def write_logs(
+  folder: pathlib.Path, tasks: Sequence[envs.BsuiteTask], wanted: np.ndarray, state: RunnerState, targets: np.ndarray
+) -> None:
+  """Writes the logs of the wanted ids as far as they go, up to the episodes that are their targets."""
+  log = jax.device_get(without_history(state.env_state).log)
+  for i, task in enumerate(tasks):
+    if not wanted[i]:
+      continue
+    rows = log.rows[i, 0, : log.num_rows[i, 0]]
+    rows = rows[rows[:, task.log_columns.index('episode')] <= targets[i]]  # others played on while this one rested
+    if len(rows):
+      write_log(log_path(folder, task.bsuite_id), task.log_columns, rows)
+
+
+def seed_of(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
+  """The seed of an id: settings of an experiment differ."""
+  return 1_000 * run.seed + int(task.bsuite_id.split('/')[1])
+
+
+def num_episodes(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
+  """How many episodes an id is played."""
+  return run.num_episodes or task.num_episodes
+
+
+def is_finished(folder: pathlib.Path, task: envs.BsuiteTask, run: BsuiteConfig) -> bool:
+  """Whether an id's log goes to its end, the last episode at which bsuite logs."""
+  return episodes_logged(log_path(folder, task.bsuite_id)) >= envs.log_schedule(num_episodes(task, run))[-1]
+
+
+def train_batch(batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place) -> Times:
+  """Trains on all ids of a batch until each has played its episodes, and writes their logs.
+
+  Raises:
+    Stopped: if asked to stop, with a checkpoint.
+    FloatingPointError: if a loss is not finite.
+  """
+  runner = make_batch_runner(batch.tasks[0], agent, run.agent, place.output)
+  directory = checkpoints_of(place.folder, batch.name)
+  tasks, wanted = spread(batch, len(run_lib.devices(place.output.num_devices)))
+  targets = np.array([num_episodes(task, run) for task in tasks])
+  state = _begin(tasks, directory, runner, agent, run, place)
+  state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
+  times, saved_at, chunk = Times(), time.monotonic(), _FIRST_CHUNK
+  while True:
+    played = np.asarray(without_history(state.env_state).log.episode)[:, 0]
+    active = (played < targets) & wanted
+    place.progress.show(_progress(batch, played[wanted], targets[wanted], times), final=not active.any())
+    if not active.any():
+      break
+    start = time.monotonic()
+    state = jax.block_until_ready(runner.run(state, chunk, active))
+    times.seconds += time.monotonic() - start
+    times.steps += chunk * int(active.sum())
+    chunk = min(2 * chunk, _CHUNK)
+    _check_finite(state, tasks)
+    stop = place.signals.stop()
+    if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
+      write_logs(place.folder, tasks, wanted, state, targets)
+      checkpoint.save(directory, int(state.step), state, place.settings, {})
+      saved_at = time.monotonic()
+    if stop is not None:
+      raise stopped(stop, place.folder, f'in {batch.name}')
+  write_logs(place.folder, tasks, wanted, state, targets)
+  shutil.rmtree(directory, ignore_errors=True)
+  return times
+
+
+def _begin(
+  tasks: Sequence[envs.BsuiteTask],
+  directory: str,
+  runner: Runner,
+  agent: HyperAgentConfig,
+  run: BsuiteConfig,
+  place: Place,
+) -> RunnerState:
+  """A restored state, or a new one with replay filled by random actions."""
+  seeds, params = [seed_of(task, run) for task in tasks], envs.stack_params(tasks)
+  if place.output.resume:
+    restored = checkpoint.restore(directory, runner.shape(seeds, params), place.settings, warn)
+    if restored is not None:
+      return runner.place(restored.state, params)
+  return runner.prefill(runner.init(seeds, params), agent.min_replay)
+
+
+def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Times) -> str:
+  slowest = int(np.argmin(played / targets))
+  speed = f'{times.steps_per_second:,.0f} steps/s' if times.seconds else 'compiling'
+  done = int((played >= targets).sum())
+  return (
+    f'{batch.name}  {done}/{len(played)} ids done, the last at {min(played[slowest], targets[slowest]):,} of '
+    f'{targets[slowest]:,} episodes  {speed}  {format_duration(times.seconds)}'
+  )
+
+
+def _check_finite(state: RunnerState, tasks: Sequence[envs.BsuiteTask]) -> None:
+  steps = np.asarray(state.statistics.nonfinite_step)
+  if np.any(steps >= 0):
+    i = int(np.argmax(steps >= 0))
+    raise FloatingPointError(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on')

@@ -1,0 +1,171 @@
+"""The sweep's binary: batches, logs that bsuite reads, runs that stop and go on, both drivers, documented errors."""
+
+import csv
+import sys
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from bsuite.logging import csv_load
+
+from experiments import bsuite as binary
+from experiments import bsuite_training
+from experiments.run import OUT_OF_TIME, Stopped
+from hyperagent_jax import types
+from hyperagent_jax.config import ConfigError
+from hyperagent_jax.envs import bsuite as envs
+from hyperagent_jax.envs import history
+
+SMALL = ('--hidden_sizes=8', '--batch_size=4', '--min_replay=8', '--replay_capacity=300', '--nofigures')
+
+
+@pytest.fixture
+def run_main(monkeypatch):
+  monkeypatch.setattr(binary, '_use_cores', lambda output: None)  # this process has its devices
+
+  def run_main(*arguments):
+    values = flags.FlagValues()
+    binary.define_flags(values)
+    values(['bsuite', *SMALL, *arguments])
+    monkeypatch.setattr(flags, 'FLAGS', values)
+    monkeypatch.setattr(sys, 'argv', ['bsuite', *arguments])
+    monkeypatch.setattr(binary.read_settings, '__defaults__', (values,))
+    return binary.main()
+
+  return run_main
+
+
+def logs(folder):
+  return {path.name: list(csv.DictReader(path.open())) for path in sorted(folder.glob('*.csv'))}
+
+
+def test_a_batch_and_an_id_of_its_own_are_played_to_their_ends(run_main, tmp_path, capsys):
+  run_main(
+    '--bsuite_id=memory_len/0,memory_len/1,memory_len/4,bandit/3', '--num_episodes=20', f'--output_dir={tmp_path}'
+  )
+  found = logs(tmp_path)
+  assert set(found) == {f'bsuite_id_-_{i}.csv' for i in ('memory_len-0', 'memory_len-1', 'memory_len-4', 'bandit-3')}
+  assert all([int(row['episode']) for row in rows] == envs.log_schedule(20).tolist() for rows in found.values())
+  assert [float(row['steps']) for row in found['bsuite_id_-_memory_len-4.csv']][-1] == 20 * 6
+  assert not list((tmp_path / 'checkpoints').glob('*/*'))
+  out = capsys.readouterr().out
+  assert 'memory_len_0-4' in out and 'bandit_3' in out
+  loaded, _ = csv_load.load_bsuite(str(tmp_path))
+  assert set(loaded.bsuite_id) == {'memory_len/0', 'memory_len/1', 'memory_len/4', 'bandit/3'}
+  assert {'memory_length', 'mapping_seed', 'total_perfect', 'total_regret'} <= set(loaded.columns)
+
+
+def test_an_id_in_a_batch_learns_what_it_learns_alone(run_main, tmp_path):
+  common = ('--num_episodes=12', '--seed=2')
+  run_main('--bsuite_id=catch_noise/3,catch_noise/8,catch_noise/19', *common, f'--output_dir={tmp_path / "all"}')
+  run_main('--bsuite_id=catch_noise/8', *common, f'--output_dir={tmp_path / "one"}')
+  name = 'bsuite_id_-_catch_noise-8.csv'
+  together, alone = logs(tmp_path / 'all')[name], logs(tmp_path / 'one')[name]
+  assert [row['episode'] for row in together] == [row['episode'] for row in alone]
+  for column in ('total_return', 'total_regret'):
+    np.testing.assert_allclose([float(r[column]) for r in together], [float(r[column]) for r in alone], rtol=1e-5)
+
+
+def test_a_run_out_of_time_goes_on_as_if_it_had_not_stopped(run_main, tmp_path, monkeypatch):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 100)
+  monkeypatch.setattr(bsuite_training, '_CHUNK', 100)
+  arguments = ('--bsuite_id=catch/0,catch/1', '--num_episodes=50')
+  run_main(*arguments, f'--output_dir={tmp_path / "whole"}')
+  stopped = (*arguments, f'--output_dir={tmp_path / "stopped"}')
+  with pytest.raises(Stopped) as e:
+    run_main(*stopped, '--max_minutes=0.0001')
+  assert e.value.status == OUT_OF_TIME and '--resume' in str(e.value)
+  assert list((tmp_path / 'stopped' / 'checkpoints').glob('*/*'))
+  half = logs(tmp_path / 'stopped')
+  assert half and all(len(rows) < len(logs(tmp_path / 'whole')[name]) for name, rows in half.items())
+  run_main(*stopped, '--resume')
+  assert logs(tmp_path / 'stopped') == logs(tmp_path / 'whole')
+  played = []
+  monkeypatch.setattr(binary, 'train_batch', lambda *args: played.append(args))
+  run_main(*stopped, '--resume')  # nothing is left to do
+  assert played == []
+
+
+def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
+  run_main('--bsuite_id=deep_sea/0,memory_len/2', '--num_episodes=10', '--driver=host', f'--output_dir={tmp_path}')
+  found = logs(tmp_path)
+  assert [r['steps'] for r in found['bsuite_id_-_deep_sea-0.csv']][-1] == '100'
+  assert [r['steps'] for r in found['bsuite_id_-_memory_len-2.csv']][-1] == '40'
+
+
+@pytest.mark.parametrize('driver', ['fused', 'host'])
+def test_with_a_history_the_agent_sees_what_was_shown(run_main, tmp_path, driver):
+  folder = tmp_path / driver
+  run_main(
+    '--bsuite_id=memory_len/1', '--num_episodes=10', '--frame_stack=4', f'--driver={driver}', f'--output_dir={folder}'
+  )
+  assert len(logs(folder)['bsuite_id_-_memory_len-1.csv']) == len(envs.log_schedule(10))
+
+
+def test_a_history_in_xla_is_the_one_behind_dm_env():
+  from bsuite.environments.memory_chain import MemoryChain
+
+  task = envs.make_bsuite('memory_len/2')
+  environment = history.with_history(task.environment, 3)
+  theirs = history.HistoryEnvironment(MemoryChain(3), 3)
+  assert environment.observation_spec.shape == theirs.observation_spec().shape == (3, 1, 3)
+  state, ours = environment.reset(task.params, jax.random.key(0))
+  expected = theirs.reset()
+  for step in range(12):
+    known = np.asarray(ours.observation)[..., 0]  # the time, which nothing random changes
+    np.testing.assert_allclose(known, expected.observation[..., 0], atol=1e-6)
+    assert ours.step_type == expected.step_type
+    np.testing.assert_array_equal(np.asarray(history.without_history(state).over), expected.last())
+    state, ours = environment.step(task.params, state, 0, jax.random.key(step))
+    expected = theirs.step(0)
+  first = types.from_dm_env(theirs.reset())
+  assert (first.observation[:2] == 0).all() and (first.observation[2] != 0).any()
+
+
+def test_spreading_deals_ids_out_and_fills_up_with_one_that_rests():
+  tasks = tuple(envs.make_bsuite(f'catch/{i}') for i in range(5))
+  spread, wanted = bsuite_training.spread(bsuite_training.Batch(tasks), 2)
+  assert [task.bsuite_id for task in spread] == [f'catch/{i}' for i in (0, 2, 4, 1, 3, 4)]
+  assert wanted.tolist() == [True] * 5 + [False]
+  alone, wanted = bsuite_training.spread(bsuite_training.Batch(tasks[:1]), 2)
+  assert len(alone) == 1 and wanted.all()
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (['--bsuite_id=cach'], '--bsuite_id=cach: no such id'),
+    (['--bsuite_id='], 'must name an id'),
+    (['--bsuite_id=mnist', '--mnist_dir=/nowhere'], 'train-images-idx3-ubyte.gz is missing'),
+    (['--bsuite_id=catch/0', '--num_episodes=-1'], '--num_episodes=-1: must be at least 0'),
+    (['--bsuite_id=deep_sea/0', '--frame_stack=4'], '--frame_stack=4: must be 1 on deep_sea/0'),
+    (['--bsuite_id=catch/0', '--agent=ddqn', '--index_dim=3'], '--index_dim: ddqn has no such setting'),
+  ],
+)
+def test_bad_input_is_refused_in_one_line(run_main, tmp_path, arguments, message):
+  folder = tmp_path / 'run'
+  with pytest.raises(ConfigError, match=message) as e:
+    run_main(*arguments, f'--output_dir={folder}')
+  assert '\n' not in str(e.value) and not folder.exists()
+
+
+def test_missing_mnist_is_skipped_by_name_and_the_rest_is_run(run_main, tmp_path, capsys):
+  ids = binary.without_mnist_if_missing(['bandit/0', 'mnist/0', 'mnist/1', 'mnist_noise/0'], '/nowhere')
+  assert ids == ['bandit/0']
+  assert 'skipped: mnist, mnist_noise' in capsys.readouterr().err
+
+
+def test_another_runs_folder_is_refused(run_main, tmp_path):
+  arguments = ('--bsuite_id=bandit/0', '--num_episodes=3', f'--output_dir={tmp_path}')
+  run_main(*arguments)
+  with pytest.raises(ConfigError, match='already holds a run'):
+    run_main(*arguments)
+  with pytest.raises(ConfigError, match=r'sigma: 0\.0 -> 0\.5'):
+    run_main(*arguments, '--resume', '--sigma=0.5')
+
+
+@pytest.mark.parametrize('agent', ['ddqn', 'ensemble_plus', 'noisynet'])
+def test_rivals_play_too(run_main, tmp_path, agent):
+  run_main('--bsuite_id=catch/0', '--num_episodes=4', f'--agent={agent}', f'--output_dir={tmp_path}')
+  assert logs(tmp_path)
