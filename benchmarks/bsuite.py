@@ -26,7 +26,6 @@ from jax.sharding import PartitionSpec as P
 from benchmarks import timing
 from benchmarks.timing import Row, show
 from experiments.bsuite_training import Batch, BsuiteConfig, make_batch_runner, seed_of, spread
-from experiments.run import OutputConfig
 from hyperagent_jax import presets
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.envs import bsuite as envs
@@ -101,7 +100,7 @@ def training_in_xla(ids: list[str], num_steps: int) -> Callable[[], float]:
   """A case: time steps of all ids per second."""
   run_config = BsuiteConfig()
   batch = Batch(tuple(envs.make_bsuite(bsuite_id, log=True) for bsuite_id in ids))
-  runner = make_batch_runner(batch.tasks[0], presets.bsuite(), run_config.agent, OutputConfig())
+  runner = make_batch_runner(batch.tasks[0], presets.bsuite(), run_config.agent, jax.local_devices())
   tasks, wanted = spread(batch, len(jax.local_devices()))
   state = runner.init([seed_of(task, run_config) for task in tasks], envs.stack_params(tasks))
   state = runner.prefill(state, 1_000)

@@ -17,14 +17,13 @@ from experiments import agents
 from experiments import run as run_lib
 from experiments.bsuite_host import train_on_host
 from experiments.bsuite_training import (
-  Batch,
   BsuiteConfig,
   Place,
   Times,
   batches,
   is_finished,
   settings_for,
-  train_batch,
+  train_batches,
 )
 from experiments.run import OutputConfig, warn
 from hyperagent_jax import config, metrics, presets
@@ -142,11 +141,9 @@ def main() -> None:
   settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
   folder = run_lib.open_folder(output, 'bsuite', settings, results='bsuite_id_-_*.csv')
   place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
-  times, train = {}, train_on_host if values.driver == 'host' else train_batch
-  for batch in todo:
-    left = Batch(tuple(task for task in batch.tasks if not is_finished(folder, task, run)))
-    if left.tasks:
-      times[batch.name] = train(batch, agent, run, place)
+  left = [batch for batch in todo if not all(is_finished(folder, task, run) for task in batch.tasks)]
+  train = train_on_host if values.driver == 'host' else train_batches
+  times = {batch.name: took for batch, took in train(left, agent, run, place)}
   print(summary(times))
   if write_report is not None:
     for path in write_report({run.agent: folder}, folder):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import bsuite
@@ -59,17 +60,20 @@ def load(task: envs.BsuiteTask, history: int) -> tuple[dm_env.Environment, _Rows
   return (HistoryEnvironment(environment, history) if history > 1 else environment), rows
 
 
-def train_on_host(batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place) -> Times:
-  """Trains on the ids of a batch one after the other; one that is interrupted starts anew.
+def train_on_host(
+  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, place: Place
+) -> Iterator[tuple[Batch, Times]]:
+  """Trains on one id after the other and yields each batch as it is done; an id that is interrupted starts anew.
 
   Raises:
     Stopped: if asked to stop; the ids that are finished stand.
   """
-  times = Times()
-  for task in batch.tasks:
-    if not is_finished(place.folder, task, run):
-      _train_id(task, agent, run, place, times)
-  return times
+  for batch in todo:
+    times = Times()
+    for task in batch.tasks:
+      if not is_finished(place.folder, task, run):
+        _train_id(task, agent, run, place, times)
+    yield batch, times
 
 
 def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, times: Times) -> None:

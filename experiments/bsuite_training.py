@@ -1,10 +1,13 @@
 """Training on ids of bsuite that share a program, and their logs."""
 
+import concurrent.futures
 import csv
 import dataclasses
 import io
 import pathlib
+import queue
 import shutil
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,6 +29,8 @@ from hyperagent_jax.replay import make_replay
 from hyperagent_jax.runner import Runner, RunnerState, make_runner
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
+
+_SAVING = threading.Lock()  # standard error is put aside meanwhile, which two threads at once would spoil
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,9 @@ def spread(batch: Batch, num_devices: int) -> tuple[list[envs.BsuiteTask], np.nd
   return [tasks[i] for i in order], np.array([i < len(batch.tasks) for i in order])
 
 
-def make_batch_runner(task: envs.BsuiteTask, agent: HyperAgentConfig, name: str, output: OutputConfig) -> Runner:
+def make_batch_runner(
+  task: envs.BsuiteTask, agent: HyperAgentConfig, name: str, devices: Sequence[jax.Device], seed_axis: str = 'auto'
+) -> Runner:
   """The compiled program of all ids that share one with this id."""
   settings, environment = settings_for(task, agent), task.environment
   if settings.frame_stack > 1:
@@ -126,8 +133,8 @@ def make_batch_runner(task: envs.BsuiteTask, agent: HyperAgentConfig, name: str,
     environment,
     replay,
     settings,
-    devices=run_lib.devices(output.num_devices),
-    seed_axis=None if output.seed_axis == 'auto' else output.seed_axis,
+    devices=devices,
+    seed_axis=None if seed_axis == 'auto' else seed_axis,
   )
 
 
@@ -183,16 +190,54 @@ def is_finished(folder: pathlib.Path, task: envs.BsuiteTask, run: BsuiteConfig) 
   return episodes_logged(log_path(folder, task.bsuite_id)) >= envs.log_schedule(num_episodes(task, run))[-1]
 
 
-def train_batch(batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place) -> Times:
+def train_batches(
+  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, place: Place
+) -> Iterator[tuple[Batch, Times]]:
+  """Trains on all batches and yields each as it is done.
+
+  A batch of several ids uses all devices; batches of one id are trained side by side, one on each device.
+
+  Raises:
+    Whatever `train_batch` raises, once those that are under way have stopped.
+  """
+  devices = run_lib.devices(place.output.num_devices)
+  for batch in todo:
+    if len(batch.tasks) > 1:
+      yield batch, train_batch(batch, agent, run, place, devices)
+  free: queue.SimpleQueue = queue.SimpleQueue()
+  for device in devices:
+    free.put(device)
+
+  def train_alone(batch: Batch) -> tuple[Batch, Times]:
+    device = free.get()
+    try:
+      return batch, train_batch(batch, agent, run, place, [device])
+    finally:
+      free.put(device)
+
+  with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
+    under_way = [pool.submit(train_alone, batch) for batch in todo if len(batch.tasks) == 1]
+    try:
+      for future in concurrent.futures.as_completed(under_way):
+        yield future.result()
+    except BaseException:
+      place.signals.ask_to_stop()
+      pool.shutdown(cancel_futures=True)
+      raise
+
+
+def train_batch(
+  batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, devices: Sequence[jax.Device]
+) -> Times:
   """Trains on all ids of a batch until each has played its episodes, and writes their logs.
 
   Raises:
     Stopped: if asked to stop, with a checkpoint.
     FloatingPointError: if a loss is not finite.
   """
-  runner = make_batch_runner(batch.tasks[0], agent, run.agent, place.output)
+  runner = make_batch_runner(batch.tasks[0], agent, run.agent, devices, place.output.seed_axis)
   directory = checkpoints_of(place.folder, batch.name)
-  tasks, wanted = spread(batch, len(run_lib.devices(place.output.num_devices)))
+  tasks, wanted = spread(batch, len(devices))
   targets = np.array([num_episodes(task, run) for task in tasks])
   state = _begin(tasks, directory, runner, agent, run, place)
   state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
@@ -212,7 +257,8 @@ def train_batch(batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place:
     stop = place.signals.stop()
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(place.folder, tasks, wanted, state, targets)
-      checkpoint.save(directory, int(state.step), state, place.settings, {})
+      with _SAVING:
+        checkpoint.save(directory, int(state.step), state, place.settings, {})
       saved_at = time.monotonic()
     if stop is not None:
       raise stopped(stop, place.folder, f'in {batch.name}')

@@ -83,6 +83,10 @@ class Signals:
     self.received = number
     print(f'{signal.Signals(number).name}: stopping after this chunk of steps', file=sys.stderr, flush=True)
 
+  def ask_to_stop(self) -> None:
+    """Makes everything that asks stop at its next chunk, as a signal would."""
+    self._deadline = -float('inf')
+
   def stop(self) -> tuple[int, str] | None:
     """Exit status and reason if the run should stop now."""
     if self.received is not None:

@@ -82,9 +82,28 @@ def test_a_run_out_of_time_goes_on_as_if_it_had_not_stopped(run_main, tmp_path, 
   run_main(*stopped, '--resume')
   assert logs(tmp_path / 'stopped') == logs(tmp_path / 'whole')
   played = []
-  monkeypatch.setattr(binary, 'train_batch', lambda *args: played.append(args))
+  monkeypatch.setattr(bsuite_training, 'train_batch', lambda *args: played.append(args))
   run_main(*stopped, '--resume')  # nothing is left to do
   assert played == []
+
+
+def test_ids_side_by_side_are_those_one_by_one_and_stop_together(run_main, tmp_path, monkeypatch):
+  arguments = ('--bsuite_id=memory_size/0,memory_size/1,bandit/2', '--num_episodes=20')
+  run_main(*arguments, '--num_devices=1', f'--output_dir={tmp_path / "one"}')
+  run_main(*arguments, '--num_devices=2', f'--output_dir={tmp_path / "two"}')
+  assert logs(tmp_path / 'one') == logs(tmp_path / 'two') and len(logs(tmp_path / 'one')) == 3
+  train, begun = bsuite_training.train_batch, []
+
+  def fail_on_bandit(batch, *args):
+    begun.append(batch.name)
+    if batch.name == 'bandit_2':
+      raise FloatingPointError('bandit/2: the loss is not finite')
+    return train(batch, *args)
+
+  monkeypatch.setattr(bsuite_training, 'train_batch', fail_on_bandit)
+  with pytest.raises(FloatingPointError, match='bandit/2'):
+    run_main(*arguments, f'--output_dir={tmp_path / "bad"}')
+  assert 'bandit_2' in begun
 
 
 def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
