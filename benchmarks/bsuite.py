@@ -52,6 +52,7 @@ def stepping_in_xla(bsuite_id: str) -> Callable[[], float]:
   """A case: steps per second of many instances on all devices."""
   task = envs.make_bsuite(bsuite_id)
   environment, devices = batched(task.environment, INSTANCES), jax.local_devices()
+  one_hot = environment.observation_spec.num_values - 1 if bsuite_id.startswith('deep_sea') else 0
 
   def scan(key: jax.Array) -> jax.Array:
     state, timestep = environment.reset(task.params, jax.random.split(key, INSTANCES))
@@ -61,7 +62,11 @@ def stepping_in_xla(bsuite_id: str) -> Callable[[], float]:
       key_action, key_step = jax.random.split(key)
       action = jax.random.randint(key_action, (INSTANCES,), 0, environment.num_actions)
       state, timestep = environment.step(task.params, state, action, jax.random.split(key_step, INSTANCES))
-      read = jnp.sum(timestep.observation.astype(jnp.float32).reshape(INSTANCES, -1), axis=1)
+      observation = timestep.observation
+      if one_hot:  # as bsuite has it
+        observation = jax.nn.one_hot(observation, one_hot)
+      observation = jax.lax.optimization_barrier(observation)  # made as an array, not fused away
+      read = jnp.sum(observation.reshape(INSTANCES, -1), axis=1)
       return (state, total + timestep.reward + read), None
 
     start = (state, jnp.zeros(INSTANCES) + 0 * jnp.sum(timestep.reward))

@@ -21,9 +21,10 @@ from experiments.bsuite_training import (
   Place,
   Times,
   batches,
-  is_finished,
+  num_episodes,
   settings_for,
   train_batches,
+  unfinished,
 )
 from experiments.run import OutputConfig, warn
 from hyperagent_jax import config, metrics, presets
@@ -125,7 +126,7 @@ def summary(times: dict[str, Times]) -> str:
 
 def _use_cores(output: OutputConfig) -> None:
   """Makes a device of each CPU core: most batches have more ids than that, and any number can be spread."""
-  run_lib.set_num_devices(output.num_devices, num_cores())
+  run_lib.make_devices(output.num_devices, num_cores())
 
 
 def main() -> None:
@@ -137,11 +138,12 @@ def main() -> None:
   todo = list(batches(ids, run.mnist_dir))
   for batch in todo:
     settings_for(batch.tasks[0], agent)
+    num_episodes(batch.tasks[0], run)
   write_report = import_report() if output.figures else None
   settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
   folder = run_lib.open_folder(output, 'bsuite', settings, results='bsuite_id_-_*.csv')
   place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
-  left = [batch for batch in todo if not all(is_finished(folder, task, run) for task in batch.tasks)]
+  left = unfinished(todo, run, folder)
   train = train_on_host if values.driver == 'host' else train_batches
   times = {batch.name: took for batch, took in train(left, agent, run, place)}
   print(summary(times))

@@ -6,11 +6,12 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import bsuite
 import dm_env
 import numpy as np
-from bsuite.utils import wrappers
+from bsuite.utils import datasets, wrappers
 
 from experiments.bsuite_training import (
   Batch,
@@ -46,12 +47,14 @@ class _Rows:
     self.rows.append([float(data[name]) for name in self._columns])
 
 
-def load(task: envs.BsuiteTask, history: int) -> tuple[dm_env.Environment, _Rows]:
+def load(task: envs.BsuiteTask, history: int, mnist_dir: str) -> tuple[dm_env.Environment, _Rows]:
   """bsuite's environment of an id with its log, and observations as the agent takes them.
 
   bsuite seeds it, most of its experiments with nothing, so that runs differ.
   """
-  with contextlib.redirect_stdout(io.StringIO()):  # it announces itself
+  # It announces itself, and would fetch MNIST where it is not in bsuite's own folder.
+  local = mock.patch.object(datasets, 'load_mnist', lambda: (envs.load_mnist(mnist_dir), None))
+  with contextlib.redirect_stdout(io.StringIO()), local:
     raw = bsuite.load_from_id(task.bsuite_id)
   rows = _Rows(task.log_columns)
   environment: dm_env.Environment = wrappers.Logging(raw, rows)
@@ -78,7 +81,7 @@ def train_on_host(
 
 def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, times: Times) -> None:
   settings, seed = settings_for(task, agent), seed_of(task, run)
-  environment, rows = load(task, settings.frame_stack)
+  environment, rows = load(task, settings.frame_stack, run.mnist_dir)
   num_actions, target = task.environment.num_actions, num_episodes(task, run)
   replay = make_replay(settings.replay_capacity, 1, settings.n_step, settings.discount, settings.frame_stack)
   host = HostAgent(SYSTEMS[run.agent].make(settings, num_actions), replay, num_actions, settings, seed)

@@ -9,6 +9,7 @@ import queue
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ class BsuiteConfig:
   """What is run."""
 
   agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
-  seed: int = field(0, 'Of all randomness; setting i of an experiment uses 1,000 seed + i.', low=0, high=2_000_000)
+  seed: int = field(0, 'Of all randomness; every id makes its own of it.', low=0)
   num_episodes: int = field(0, "Episodes of each id; 0: bsuite's own number, which scores are for.", low=0)
   checkpoint_minutes: float = field(10.0, 'Minutes between checkpoints of what is under way.', low=0.01)
   mnist_dir: str = field(envs.MNIST_DIR, "Folder of MNIST's four files; without them its experiments are skipped.")
@@ -52,10 +53,12 @@ class Batch:
 
   @property
   def name(self) -> str:
-    """Names the batch's checkpoints, such as catch_0-19."""
-    numbers = [task.bsuite_id.split('/')[1] for task in self.tasks]
+    """Names the batch's checkpoints, other ids otherwise: such as catch_0-19, or catch_0+3."""
+    numbers = [int(task.bsuite_id.split('/')[1]) for task in self.tasks]
     experiment = self.tasks[0].bsuite_id.split('/')[0]
-    return f'{experiment}_{numbers[0]}' + (f'-{numbers[-1]}' if len(numbers) > 1 else '')
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+      return f'{experiment}_{numbers[0]}-{numbers[-1]}'
+    return f'{experiment}_{"+".join(map(str, numbers))}'
 
 
 @dataclasses.dataclass
@@ -148,7 +151,7 @@ def write_log(path: pathlib.Path, columns: Sequence[str], rows: np.ndarray) -> N
   text = io.StringIO(newline='')
   writer = csv.writer(text, lineterminator='\n')
   writer.writerow(columns)
-  whole = ('steps', 'episode', 'episode_len')
+  whole = ('steps', 'episode', 'episode_len', 'total_perfect', 'total_upright', 'total_bad_episodes')
   writer.writerows([int(x) if c in whole else float(x) for c, x in zip(columns, row, strict=True)] for row in rows)
   checkpoint.write_atomically(path, text.getvalue().encode())
 
@@ -176,18 +179,38 @@ def write_logs(
 
 
 def seed_of(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
-  """The seed of an id: settings of an experiment differ."""
-  return 1_000 * run.seed + int(task.bsuite_id.split('/')[1])
+  """The seed of an id: no two ids have the same, so that scores of experiments are independent."""
+  return zlib.crc32(f'{task.bsuite_id} {run.seed}'.encode()) >> 1  # 31 bits
 
 
 def num_episodes(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
-  """How many episodes an id is played."""
+  """How many episodes an id is played.
+
+  Raises:
+    ConfigError: if more than bsuite's own number are asked for, which it neither logs nor scores.
+  """
+  if run.num_episodes > task.num_episodes:
+    limit = f"must be at most {task.num_episodes}, bsuite's own number, on {task.bsuite_id}"
+    raise ConfigError(f'--num_episodes={run.num_episodes}: {limit}')
   return run.num_episodes or task.num_episodes
 
 
 def is_finished(folder: pathlib.Path, task: envs.BsuiteTask, run: BsuiteConfig) -> bool:
   """Whether an id's log goes to its end, the last episode at which bsuite logs."""
   return episodes_logged(log_path(folder, task.bsuite_id)) >= envs.log_schedule(num_episodes(task, run))[-1]
+
+
+def unfinished(todo: Sequence[Batch], run: BsuiteConfig, folder: pathlib.Path) -> list[Batch]:
+  """What is left to do, without ids that are finished; a batch that was stopped half-way goes on whole."""
+  left = []
+  for batch in todo:
+    missing = tuple(task for task in batch.tasks if not is_finished(folder, task, run))
+    directory = checkpoints_of(folder, batch.name)
+    if missing:
+      left.append(batch if checkpoint.latest(directory) else Batch(missing))
+    else:
+      shutil.rmtree(directory, ignore_errors=True)  # of a run that was killed just before it did this
+  return left
 
 
 def train_batches(
@@ -237,7 +260,9 @@ def train_batch(
   """
   runner = make_batch_runner(batch.tasks[0], agent, run.agent, devices, place.output.seed_axis)
   directory = checkpoints_of(place.folder, batch.name)
-  tasks, wanted = spread(batch, len(devices))
+  kept = checkpoint.latest(directory) if place.output.resume else None
+  tasks, wanted = spread(batch, len(devices)) if kept is None else _recorded(batch, kept[1]['record'])
+  record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
   targets = np.array([num_episodes(task, run) for task in tasks])
   state = _begin(tasks, directory, runner, agent, run, place)
   state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
@@ -258,13 +283,19 @@ def train_batch(
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(place.folder, tasks, wanted, state, targets)
       with _SAVING:
-        checkpoint.save(directory, int(state.step), state, place.settings, {})
+        checkpoint.save(directory, int(state.step), state, place.settings, record)
       saved_at = time.monotonic()
     if stop is not None:
       raise stopped(stop, place.folder, f'in {batch.name}')
   write_logs(place.folder, tasks, wanted, state, targets)
   shutil.rmtree(directory, ignore_errors=True)
   return times
+
+
+def _recorded(batch: Batch, record: dict[str, Any]) -> tuple[list[envs.BsuiteTask], np.ndarray]:
+  """The ids in the order in which a checkpoint has them, which another number of devices would not give."""
+  by_id = {task.bsuite_id: task for task in batch.tasks}
+  return [by_id[bsuite_id] for bsuite_id in record['ids']], np.array(record['wanted'])
 
 
 def _begin(
@@ -281,7 +312,11 @@ def _begin(
     restored = checkpoint.restore(directory, runner.shape(seeds, params), place.settings, warn)
     if restored is not None:
       return runner.place(restored.state, params)
-  return runner.prefill(runner.init(seeds, params), agent.min_replay)
+  state, missing = runner.init(seeds, params), agent.min_replay
+  while missing > 0:  # steps that start an episode are no interactions
+    state = runner.prefill(state, missing)
+    missing = agent.min_replay - int(np.min(state.statistics.num_interactions))
+  return state
 
 
 def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Times) -> str:

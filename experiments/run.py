@@ -43,7 +43,7 @@ class OutputConfig:
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
   max_minutes: float = field(
-    0.0, 'Stop with a checkpoint at the first evaluation after so many minutes, to be resumed; 0: never.', low=0.0
+    0.0, 'Stop with a checkpoint at the first opportunity after so many minutes, to be resumed; 0: never.', low=0.0
   )
   seed_axis: str = field(
     'auto',
@@ -51,7 +51,7 @@ class OutputConfig:
     choices=('auto', *SEED_AXES),
   )
   num_devices: int = field(
-    0, 'Devices to spread seeds over, of which as many serve as divide num_seeds; 0: all.', low=0
+    0, 'Devices to spread seeds over, of which as many serve as divide their number; 0: all.', low=0
   )
 
 
@@ -133,19 +133,30 @@ def start_main(main: Callable[[], None], program: str) -> None:
   app.run(guarded, flags_parser=parse)
 
 
-def set_num_devices(num_devices: int, num_seeds: int) -> None:
-  """Makes a device of each CPU core, so that seeds run in parallel; other platforms have theirs.
+def make_devices(num_devices: int, most: int) -> int:
+  """Makes a device of each CPU core, `most` at most; other platforms have theirs.
 
-  Warns where seeds cannot be spread evenly, since then some devices stay idle.
+  Returns:
+    How many there are.
+
+  Raises:
+    ConfigError: if more devices are asked for than there are.
+  """
+  jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), most))
+  available = len(jax.local_devices())
+  if num_devices > available:
+    raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
+  return available
+
+
+def set_num_devices(num_devices: int, num_seeds: int) -> None:
+  """Makes devices for so many seeds to run in parallel; warns where they cannot be spread evenly.
 
   Raises:
     ConfigError: if more devices are asked for than there are.
   """
   # Not more than seeds: XLA moves the work of one seed between the threads of idle devices, which costs it a fifth.
-  jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), num_seeds))
-  available = len(jax.local_devices())
-  if num_devices > available:
-    raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
+  available = make_devices(num_devices, num_seeds)
   wanted = min(num_devices or available, num_seeds)
   used = num_devices_used(num_seeds, wanted)
   if used < wanted:

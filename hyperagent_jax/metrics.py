@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -123,9 +124,14 @@ class Progress:
     self._period = seconds_between_lines
     self._last = -float('inf')
     self._width = 0
+    self._lock = threading.Lock()
 
   def show(self, text: str, final: bool = False) -> None:
-    """Shows a new text; a final one stays."""
+    """Shows a new text; a final one stays. Threads may share the line."""
+    with self._lock:
+      self._show(text, final)
+
+  def _show(self, text: str, final: bool) -> None:
     now = time.monotonic()
     if self._live:
       self._stream.write('\r' + text.ljust(self._width) + ('\n' if final else ''))

@@ -172,9 +172,9 @@ def make_train_loop(
 def make_resting_loop(
   train: Callable[[RunnerState, Array], RunnerState], config: HyperAgentConfig
 ) -> Callable[[RunnerState, Array, Array], RunnerState]:
-  """A pure function (state of one seed, number of steps, active []) -> state; a seed that rests stays as it is,
+  """A pure function (state of one seed, number of steps, active []) -> state, in which a seed may rest.
 
-  but for the counters that all seeds share: these go on.
+  It then stays as it is, but for the counters that all seeds share: these go on.
   """
 
   def rest(state: RunnerState, num_steps: Array) -> RunnerState:

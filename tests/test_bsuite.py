@@ -1,11 +1,11 @@
 """bsuite's experiments in JAX against bsuite's own, step for step: the same actions, and the same drawn values."""
 
 import gzip
-import struct
 
 import bsuite
 import jax
 import jax.numpy as jnp
+import mnist_data
 import numpy as np
 import pytest
 from bsuite import sweep
@@ -18,10 +18,7 @@ from hyperagent_jax.envs import bsuite as lib
 from hyperagent_jax.envs import bsuite_dynamics as dynamics_lib
 
 NUM_EPISODES, MAX_STEPS = 25, 1_300
-MNIST = (
-  np.random.RandomState(0).randint(0, 256, (30, 28, 28)).astype(np.uint8),
-  np.random.RandomState(1).randint(0, 10, 30).astype(np.uint8),
-)
+MNIST = (mnist_data.IMAGES, mnist_data.LABELS)
 
 
 class Recorder:
@@ -245,6 +242,27 @@ def test_mountain_car_reaches_the_goal_by_swinging(monkeypatch):
   assert_same_log(pair)
 
 
+def test_totals_of_long_runs_lose_nothing_to_rounding():
+  def step(params, state, action, draws):
+    last = state == 999
+    return dynamics_lib.Step(jnp.where(last, 0, state + 1), jnp.float32(0.9), last, {'raw_return': jnp.float32(-0.1)})
+
+  nothing = lambda *args: ()
+  spec = lib.make_bsuite('bandit/0').environment.observation_spec
+  counter = dynamics_lib.Dynamics(
+    nothing, lambda *args: jnp.int32(0), nothing, step, lambda *args: jnp.ones((1, 1)), 2, spec, ('raw_return',)
+  )
+  environment = lib.make_environment('counter', counter, log_episodes=lib.log_schedule(300))
+  params = lib.BsuiteParams((), jnp.float32(0.0), jnp.float32(1.0))
+  key = jax.random.key(0)
+  state, _ = environment.reset(params, key)
+  run = lambda i, state: environment.step(params, state, jnp.int32(0), key)[0]
+  log = jax.jit(lambda state: jax.lax.fori_loop(0, 300 * 1_001 - 1, run, state))(state).log
+  last = dict(zip(lib.log_columns(counter), np.asarray(log.rows)[int(log.num_rows) - 1], strict=True))
+  assert last['episode'] == 300 and last['steps'] == 300_000 and last['episode_len'] == 1_000
+  np.testing.assert_allclose([last['total_return'], last['raw_return']], [270_000, -30_000], rtol=5e-5)
+
+
 @pytest.mark.parametrize('num', [1_000, 10_000])
 def test_log_schedule_is_bsuites(num):
   expected = [n for n in range(1, num + 1) if wrappers._logarithmic_logging(n)]
@@ -383,16 +401,8 @@ def test_a_word_that_names_nothing_is_refused_with_near_matches(text, message):
 # ---------------------------------------------------------------------------------------------------------------- mnist
 
 
-def write_mnist(folder, images=MNIST[0], labels=MNIST[1]):
-  header = struct.pack('>IIII', 2051, *images.shape)
-  (folder / 'train-images-idx3-ubyte.gz').write_bytes(gzip.compress(header + images.tobytes()))
-  (folder / 'train-labels-idx1-ubyte.gz').write_bytes(
-    gzip.compress(struct.pack('>II', 2049, len(labels)) + labels.tobytes())
-  )
-
-
 def test_mnist_comes_from_local_files_as_bsuite_reads_them(tmp_path):
-  write_mnist(tmp_path)
+  mnist_data.write(tmp_path)
   images, labels = lib.load_mnist(str(tmp_path))
   assert images.dtype == np.int8 and (images == MNIST[0].astype(np.int8)).all() and (labels == MNIST[1]).all()
   task = lib.make_bsuite('mnist/0', mnist_dir=str(tmp_path))
@@ -403,12 +413,19 @@ def test_mnist_comes_from_local_files_as_bsuite_reads_them(tmp_path):
 def test_mnist_that_is_missing_or_broken_is_refused(tmp_path):
   with pytest.raises(ConfigError, match=r'train-images-idx3-ubyte\.gz is missing'):
     lib.make_bsuite('mnist_noise/0', mnist_dir=str(tmp_path))
-  write_mnist(tmp_path, labels=MNIST[1][:-1])
+  mnist_data.write(tmp_path, labels=MNIST[1][:-1])
   with pytest.raises(ConfigError, match='30 images but 29 labels'):
     lib.load_mnist(str(tmp_path))
   (tmp_path / 'train-labels-idx1-ubyte.gz').write_bytes(gzip.compress(b'no such file'))
   with pytest.raises(ConfigError, match='not a file of MNIST'):
     lib.load_mnist(str(tmp_path))
-  (tmp_path / 'train-images-idx3-ubyte.gz').write_bytes(b'no gzip')
-  with pytest.raises(ConfigError, match='train-images'):
-    lib.load_mnist(str(tmp_path))
+  for broken in (
+    b'no gzip',
+    b'\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03garbage',
+    gzip.compress(b''),
+    gzip.compress(b'12345'),
+  ):
+    (tmp_path / 'train-images-idx3-ubyte.gz').write_bytes(broken)
+    with pytest.raises(ConfigError, match='train-images') as e:
+      lib.load_mnist(str(tmp_path))
+    assert '\n' not in str(e.value)

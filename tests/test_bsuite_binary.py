@@ -1,9 +1,14 @@
 """The sweep's binary: batches, logs that bsuite reads, runs that stop and go on, both drivers, documented errors."""
 
 import csv
+import dataclasses
 import sys
+import threading
+import types
 
 import jax
+import jax.numpy as jnp
+import mnist_data
 import numpy as np
 import pytest
 from absl import flags
@@ -12,10 +17,12 @@ from bsuite.logging import csv_load
 from experiments import bsuite as binary
 from experiments import bsuite_training
 from experiments.run import OUT_OF_TIME, Stopped
-from hyperagent_jax import types
+from hyperagent_jax import presets
+from hyperagent_jax import types as types_lib
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs import history
+from hyperagent_jax.replay import make_replay
 
 SMALL = ('--hidden_sizes=8', '--batch_size=4', '--min_replay=8', '--replay_capacity=300', '--nofigures')
 
@@ -50,7 +57,7 @@ def test_a_batch_and_an_id_of_its_own_are_played_to_their_ends(run_main, tmp_pat
   assert [float(row['steps']) for row in found['bsuite_id_-_memory_len-4.csv']][-1] == 20 * 6
   assert not list((tmp_path / 'checkpoints').glob('*/*'))
   out = capsys.readouterr().out
-  assert 'memory_len_0-4' in out and 'bandit_3' in out
+  assert 'memory_len_0+1+4' in out and 'bandit_3' in out
   loaded, _ = csv_load.load_bsuite(str(tmp_path))
   assert set(loaded.bsuite_id) == {'memory_len/0', 'memory_len/1', 'memory_len/4', 'bandit/3'}
   assert {'memory_length', 'mapping_seed', 'total_perfect', 'total_regret'} <= set(loaded.columns)
@@ -87,23 +94,71 @@ def test_a_run_out_of_time_goes_on_as_if_it_had_not_stopped(run_main, tmp_path, 
   assert played == []
 
 
+def test_a_run_is_resumed_on_another_number_of_devices(run_main, tmp_path, monkeypatch):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 20)
+  arguments = ('--bsuite_id=bandit/0,bandit/1,bandit/2', '--num_episodes=40')
+  run_main(*arguments, f'--output_dir={tmp_path / "whole"}')
+  stopped = (*arguments, f'--output_dir={tmp_path / "stopped"}')
+  with pytest.raises(Stopped):
+    run_main(*stopped, '--num_devices=2', '--max_minutes=0.0001')  # three ids and one that fills up
+  run_main(*stopped, '--num_devices=1', '--resume')
+  whole, resumed = logs(tmp_path / 'whole'), logs(tmp_path / 'stopped')
+  assert whole == resumed
+  assert len({rows[-1]['total_return'] for rows in whole.values()}) == 3  # a mix-up would show
+
+
+def test_a_run_that_is_resumed_with_other_ids_keeps_what_is_finished_and_mixes_nothing_up(
+  run_main, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 20)
+  common = ('--num_episodes=40', f'--output_dir={tmp_path}')
+  run_main('--bsuite_id=bandit/0', *common)
+  with pytest.raises(Stopped):
+    run_main('--bsuite_id=bandit/0,bandit/1,bandit/3', *common, '--resume', '--max_minutes=0.0001')
+  assert len(logs(tmp_path)['bsuite_id_-_bandit-0.csv']) == len(envs.log_schedule(40))
+  run_main('--bsuite_id=bandit/0,bandit/2,bandit/3', *common, '--resume')
+  run_main('--bsuite_id=bandit/2,bandit/3', '--num_episodes=40', f'--output_dir={tmp_path / "alone"}')
+  for name, rows in logs(tmp_path / 'alone').items():
+    assert logs(tmp_path)[name] == rows
+
+
+def test_no_two_ids_share_their_randomness():
+  tasks = [types.SimpleNamespace(bsuite_id=i) for i in envs.parse_ids('SWEEP')]
+  seeds = [bsuite_training.seed_of(t, bsuite_training.BsuiteConfig(seed=s)) for t in tasks for s in range(3)]
+  assert len(set(seeds)) == 3 * 468 and 0 <= min(seeds) and max(seeds) < 2**31
+
+
+def test_replay_holds_min_replay_interactions_before_learning_starts():
+  agent = dataclasses.replace(presets.bsuite(), hidden_sizes=(8,), batch_size=4, min_replay=50, replay_capacity=300)
+  tasks = [envs.make_bsuite('bandit/0', log=True)]  # where every other time step is no interaction
+  runner = bsuite_training.make_batch_runner(tasks[0], agent, 'hyperagent', jax.devices()[:1])
+  place = types.SimpleNamespace(output=types.SimpleNamespace(resume=False))
+  state = bsuite_training._begin(tasks, '', runner, agent, bsuite_training.BsuiteConfig(), place)
+  assert int(state.statistics.num_interactions[0]) == 50
+
+
 def test_ids_side_by_side_are_those_one_by_one_and_stop_together(run_main, tmp_path, monkeypatch):
   arguments = ('--bsuite_id=memory_size/0,memory_size/1,bandit/2', '--num_episodes=20')
   run_main(*arguments, '--num_devices=1', f'--output_dir={tmp_path / "one"}')
   run_main(*arguments, '--num_devices=2', f'--output_dir={tmp_path / "two"}')
   assert logs(tmp_path / 'one') == logs(tmp_path / 'two') and len(logs(tmp_path / 'one')) == 3
-  train, begun = bsuite_training.train_batch, []
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 1)
+  monkeypatch.setattr(bsuite_training, '_CHUNK', 1)
+  train, other_is_at_work = bsuite_training.train_batch, threading.Event()
+  begin = bsuite_training._begin
+  monkeypatch.setattr(bsuite_training, '_begin', lambda *args: (other_is_at_work.set(), begin(*args))[1])
 
   def fail_on_bandit(batch, *args):
-    begun.append(batch.name)
-    if batch.name == 'bandit_2':
-      raise FloatingPointError('bandit/2: the loss is not finite')
-    return train(batch, *args)
+    if batch.name != 'bandit_2':
+      return train(batch, *args)
+    assert other_is_at_work.wait(60)
+    raise FloatingPointError('bandit/2: the loss is not finite')
 
   monkeypatch.setattr(bsuite_training, 'train_batch', fail_on_bandit)
+  bad = tmp_path / 'bad'
   with pytest.raises(FloatingPointError, match='bandit/2'):
-    run_main(*arguments, f'--output_dir={tmp_path / "bad"}')
-  assert 'bandit_2' in begun
+    run_main(*arguments, '--num_episodes=5000', f'--output_dir={bad}')
+  assert list((bad / 'checkpoints').glob('memory_size_0/*.json'))
 
 
 def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
@@ -113,8 +168,39 @@ def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
   assert [r['steps'] for r in found['bsuite_id_-_memory_len-2.csv']][-1] == '40'
 
 
+def test_replay_puts_histories_together_as_the_agent_saw_them():
+  task, length, n_step = envs.make_bsuite('memory_len/2'), 4, 2
+  environment = types_lib.batched(history.with_history(task.environment, length), 1)
+  replay = make_replay(capacity=41, num_envs=1, n_step=n_step, discount=0.9, frame_stack=length)
+  step = jax.jit(environment.step)
+  add = jax.jit(replay.add)
+  state, timestep = environment.reset(task.params, jax.random.split(jax.random.key(0), 1))
+  seen, kept = [], replay.init(timestep, jnp.zeros(1, jnp.int32), ())
+  for i in range(90):  # the ring goes round twice
+    seen.append(jax.tree.map(lambda x: np.asarray(x)[0], timestep))
+    kept = add(kept, timestep, jnp.zeros(1, jnp.int32), ())
+    state, timestep = step(task.params, state, jnp.zeros(1, jnp.int32), jax.random.split(jax.random.key(i), 1))
+  starts = [t for t in range(90 - n_step) if seen[t].step_type != types_lib.LAST]
+  num = int(replay.size(kept))
+  assert 20 < num < len(starts)
+  batch = replay.sample(kept, jnp.arange(num, dtype=jnp.uint32))
+  for i, t in enumerate(starts[-num:]):
+    np.testing.assert_array_equal(batch.o_tm1[i], seen[t].observation)
+    end = next(u for u in (t + 1, t + 2) if seen[u].step_type == types_lib.LAST or u == t + n_step)
+    np.testing.assert_array_equal(batch.o_t[i], seen[end].observation)
+
+
+def test_the_host_driver_takes_mnist_from_the_folder_named(run_main, tmp_path):
+  mnist_data.write(tmp_path)
+  folder = tmp_path / 'run'
+  run_main(
+    '--bsuite_id=mnist/0', '--num_episodes=5', '--driver=host', f'--mnist_dir={tmp_path}', f'--output_dir={folder}'
+  )
+  assert len(logs(folder)['bsuite_id_-_mnist-0.csv']) == 5
+
+
 @pytest.mark.parametrize('driver', ['fused', 'host'])
-def test_with_a_history_the_agent_sees_what_was_shown(run_main, tmp_path, driver):
+def test_both_drivers_play_with_a_history(run_main, tmp_path, driver):
   folder = tmp_path / driver
   run_main(
     '--bsuite_id=memory_len/1', '--num_episodes=10', '--frame_stack=4', f'--driver={driver}', f'--output_dir={folder}'
@@ -138,7 +224,7 @@ def test_a_history_in_xla_is_the_one_behind_dm_env():
     np.testing.assert_array_equal(np.asarray(history.without_history(state).over), expected.last())
     state, ours = environment.step(task.params, state, 0, jax.random.key(step))
     expected = theirs.step(0)
-  first = types.from_dm_env(theirs.reset())
+  first = types_lib.from_dm_env(theirs.reset())
   assert (first.observation[:2] == 0).all() and (first.observation[2] != 0).any()
 
 
@@ -158,6 +244,10 @@ def test_spreading_deals_ids_out_and_fills_up_with_one_that_rests():
     (['--bsuite_id='], 'must name an id'),
     (['--bsuite_id=mnist', '--mnist_dir=/nowhere'], 'train-images-idx3-ubyte.gz is missing'),
     (['--bsuite_id=catch/0', '--num_episodes=-1'], '--num_episodes=-1: must be at least 0'),
+    (
+      ['--bsuite_id=cartpole/0', '--num_episodes=1001'],
+      '--num_episodes=1001: must be at most 1000',
+    ),
     (['--bsuite_id=deep_sea/0', '--frame_stack=4'], '--frame_stack=4: must be 1 on deep_sea/0'),
     (['--bsuite_id=catch/0', '--agent=ddqn', '--index_dim=3'], '--index_dim: ddqn has no such setting'),
   ],

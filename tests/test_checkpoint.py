@@ -43,6 +43,13 @@ def test_a_state_comes_back_exactly(tmp_path):
   assert restored.state['empty'].shape == (0, 4)
 
 
+def test_arrays_of_another_shape_are_refused_by_name(tmp_path):
+  save(tmp_path, 7)
+  like = {**make_state(), 'nested': (jnp.arange(6, dtype=jnp.int8), jnp.float32(0.0))}
+  with pytest.raises(checkpoint.CheckpointError, match=r'nested/0 is of shape \(5,\) in the checkpoint, but \(6,\)'):
+    checkpoint.restore(str(tmp_path), like, {'a': 1}, fail)
+
+
 def test_nothing_saved_is_none(tmp_path):
   assert checkpoint.restore(str(tmp_path / 'missing'), make_state(), {}, fail) is None
 

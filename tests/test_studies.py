@@ -225,6 +225,11 @@ def test_a_report_with_a_table_that_is_not_there_is_refused(tmp_path, name, text
     report.fill(f'<!-- {name} -->\n<!-- end -->', tmp_path)
 
 
+def test_a_mark_that_is_not_closed_is_refused_and_takes_no_words_away(tmp_path):
+  with pytest.raises(ConfigError, match='<!-- sigma -->: must be closed by'):
+    report.fill('<!-- sigma -->\nwords\n\n<!-- targets -->\n<!-- end -->', tmp_path)
+
+
 def test_the_committed_report_has_the_committed_tables():
   folder = pathlib.Path(__file__).parents[1] / 'experiments' / 'results' / 'studies'
   text = (folder / report.README).read_text()

@@ -20,14 +20,14 @@ from hyperagent_jax.checkpoint import write_atomically
 from hyperagent_jax.config import ConfigError
 
 README = 'README.md'
-_MARKED = re.compile(r'<!-- (\w+) -->\n.*?<!-- end -->', re.DOTALL)
+_MARKED = re.compile(r'<!-- (\w+) -->\n(?:(?!<!--).)*<!-- end -->', re.DOTALL)
 
 
 def fill(text: str, folder: pathlib.Path) -> str:
   """The text with every study's picture and table as they are in the folder now.
 
   Raises:
-    ConfigError: if a mark names no study, or the study has no table there.
+    ConfigError: if a mark names no study or is not closed, or the study has no table there.
   """
 
   def section(match: re.Match) -> str:
@@ -41,6 +41,10 @@ def fill(text: str, folder: pathlib.Path) -> str:
     table = markdown_table(read_table(str(path), COLUMNS), study.y)
     return f'<!-- {name} -->\n![{study.title}]({name}.png)\n\n{table}<!-- end -->'
 
+  opened = [name for name in re.findall(r'<!-- (\w+) -->', text) if name != 'end']
+  unclosed = [name for name in opened if name not in _MARKED.findall(text)]
+  if unclosed:
+    raise ConfigError(f'{README}: <!-- {unclosed[0]} -->: must be closed by <!-- end -->')
   return _MARKED.sub(section, text)
 
 

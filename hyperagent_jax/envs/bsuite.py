@@ -13,6 +13,7 @@ Imported by its name, since it needs bsuite.
 import difflib
 import gzip
 import pathlib
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -55,14 +56,18 @@ class BsuiteTask(NamedTuple):
 
 
 class Log(NamedTuple):
-  """bsuite's log: totals so far, and a row of them for each of certain episodes, as bsuite's own wrapper writes."""
+  """bsuite's log: totals so far, and a row of them for each of certain episodes, as bsuite's own wrapper writes.
+
+  What an episode adds to a total is summed up first: added one by one, small rewards would be lost in float32.
+  """
 
   steps: Array  # [] int32, of all episodes
   episode: Array  # [] int32 episodes finished
-  total_return: Array  # []
+  total_return: Array  # [] of the episodes finished
+  totals: dict[str, Array]  # of what bsuite scores, of the episodes finished
   episode_len: Array  # [] int32
   episode_return: Array  # []
-  totals: dict[str, Array]  # of what bsuite scores
+  episode_totals: dict[str, Array]
   raw_return: Array  # [] of the episode, before noise and scale
   best_episode: Array  # [] greatest raw return
   rows: Array  # [R, columns] float32
@@ -128,14 +133,16 @@ def load_mnist(directory: str = MNIST_DIR) -> tuple[np.ndarray, np.ndarray]:
     try:
       raw = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-      raise ConfigError(f'mnist: {path} is missing; put the four files of MNIST there or name their folder') from None
-    except (OSError, EOFError) as e:
+      files = ' and '.join(_MNIST_FILES)
+      raise ConfigError(f'mnist: {path} is missing; put {files} there or name their folder') from None
+    except (OSError, EOFError, zlib.error) as e:
       raise ConfigError(f'mnist: {path}: {e}') from None
-    num_axes = raw[3] if len(raw) > 4 else 0
-    header = np.frombuffer(raw[: 4 * (1 + num_axes)], '>i4')
-    if len(header) < 2 or header[0] != magic or len(raw) != 4 * (1 + num_axes) + int(np.prod(header[1:])):
+    num_axes = magic % 256
+    start = 4 * (1 + num_axes)
+    header = np.frombuffer(raw[:start], '>i4') if len(raw) >= start else np.zeros(1)
+    if header[0] != magic or len(raw) != start + int(np.prod(header[1:])):
       raise ConfigError(f'mnist: {path}: not a file of MNIST')
-    data.append(np.frombuffer(raw, dtype, offset=4 * (1 + num_axes)).reshape(tuple(header[1:])))
+    data.append(np.frombuffer(raw, dtype, offset=start).reshape(tuple(header[1:])))
   images, labels = data
   if len(images) != len(labels):
     raise ConfigError(f'mnist: {len(images)} images but {len(labels)} labels in {directory}')
@@ -235,36 +242,40 @@ def log_columns(dynamics: Dynamics) -> tuple[str, ...]:
 
 def _empty_log(dynamics: Dynamics, num_rows: int) -> Log:
   count, total = lambda: jnp.zeros((), jnp.int32), lambda: jnp.zeros(())
-  totals = {name: total() for name in dynamics.totals}
+  totals = lambda: {name: total() for name in dynamics.totals}
   rows = jnp.zeros((num_rows, len(log_columns(dynamics))))
-  return Log(count(), count(), total(), count(), total(), totals, total(), total(), rows, count())
+  return Log(count(), count(), total(), totals(), count(), total(), totals(), total(), total(), rows, count())
 
 
 def _counted(log: Log, dynamics: Dynamics, episodes: Array, reward: Array, step: dynamics_lib.Step) -> Log:
   """The log after a step: `reward` is what the agent sees, `step.reward` what it was before noise and scale."""
-  last = step.last
+  last, at_end = step.last, lambda new, old: jnp.where(step.last, new, old)
   log = log._replace(
     steps=log.steps + 1,
     episode=log.episode + last,
-    total_return=log.total_return + reward,
     episode_len=log.episode_len + 1,
     episode_return=log.episode_return + reward,
-    totals={name: log.totals[name] + step.totals[name] for name in dynamics.totals},
+    episode_totals={name: log.episode_totals[name] + step.totals[name] for name in dynamics.totals},
     raw_return=log.raw_return + step.reward,
   )
-  log = log._replace(best_episode=jnp.where(last, jnp.maximum(log.best_episode, log.raw_return), log.best_episode))
+  log = log._replace(
+    total_return=at_end(log.total_return + log.episode_return, log.total_return),
+    totals={name: at_end(log.totals[name] + log.episode_totals[name], log.totals[name]) for name in dynamics.totals},
+    best_episode=at_end(jnp.maximum(log.best_episode, log.raw_return), log.best_episode),
+  )
   values = [getattr(log, name) for name in LOG_COLUMNS] + [log.totals[name] for name in dynamics.totals]
   values += [log.best_episode] if dynamics.counts_best else []
   row = jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
   next_episode = episodes[jnp.minimum(log.num_rows, len(episodes) - 1)]
   due = last & (log.num_rows < len(episodes)) & (log.episode == next_episode)
   where = jnp.where(due, log.num_rows, len(episodes))  # out of bounds: not written at all
-  fresh = lambda x: jnp.where(last, jnp.zeros_like(x), x)
+  fresh = lambda tree: jax.tree.map(lambda x: at_end(jnp.zeros_like(x), x), tree)
   return log._replace(
     rows=log.rows.at[where].set(row, mode='drop'),
     num_rows=log.num_rows + due,
     episode_len=fresh(log.episode_len),
     episode_return=fresh(log.episode_return),
+    episode_totals=fresh(log.episode_totals),
     raw_return=fresh(log.raw_return),
   )
 
