@@ -16,6 +16,7 @@ from bsuite import sweep
 from bsuite.experiments import summary_analysis
 from PIL import Image
 
+from experiments import bsuite_figures, bsuite_tables
 from experiments import bsuite_report as lib
 from hyperagent_jax.bsuite_scores import IDS
 from hyperagent_jax.config import ConfigError
@@ -96,9 +97,9 @@ def report(tmp_path_factory):
 
 
 def test_order_is_bsuites():
-  assert list(lib.EXPERIMENTS) == summary_analysis._ORDERED_EXPERIMENTS
-  assert list(lib.TYPES) == summary_analysis._ORDERED_TYPES
-  for type_name, names in lib.TYPES.items():
+  assert list(bsuite_tables.EXPERIMENTS) == summary_analysis._ORDERED_EXPERIMENTS
+  assert list(bsuite_tables.TYPES) == summary_analysis._ORDERED_TYPES
+  for type_name, names in bsuite_tables.TYPES.items():
     assert all(summary_analysis.BSUITE_INFO[name].type == type_name for name in names)
 
 
@@ -156,20 +157,22 @@ def test_page_holds_its_pictures(report):
 
 
 def test_agents_with_everything_lack_nothing(tmp_path):
-  agent = lib.Agent({i: {'episode': np.array([sweep.EPISODES[i]])} for i in sweep.SWEEP}, {}, {})
-  assert lib.lacking(agent) == []
+  agent = bsuite_tables.Agent({i: {'episode': np.array([sweep.EPISODES[i]])} for i in sweep.SWEEP}, {}, {})
+  assert bsuite_tables.lacking(agent) == []
   assert '468 of 468 ids were run, all of them to the end.' in lib._html_lacking('a', agent)
   del agent.logs['catch/7']
-  assert lib.lacking(agent) == ['catch: 1 of 20 ids not run (7)']
+  assert bsuite_tables.lacking(agent) == ['catch: 1 of 20 ids not run (7)']
   agent.logs['catch/8'] = {'episode': np.array([1, 9000])}
-  assert lib.lacking(agent) == ['catch: 1 of 20 ids not run (7); 1 with fewer than 10,000 episodes (8)']
+  assert bsuite_tables.lacking(agent) == ['catch: 1 of 20 ids not run (7); 1 with fewer than 10,000 episodes (8)']
 
 
 @pytest.fixture
 def drawn(monkeypatch):
   """The figures that are drawn."""
   figures = {}
-  monkeypatch.setattr(lib, 'save_figure', lambda path, figure: figures.setdefault(pathlib.Path(path).stem, figure))
+  monkeypatch.setattr(
+    bsuite_figures, 'save_figure', lambda path, figure: figures.setdefault(pathlib.Path(path).stem, figure)
+  )
   return figures
 
 
@@ -178,8 +181,8 @@ def legend_of(figure):
 
 
 def test_bars_show_what_is_missing_and_mark_what_is_not_finished(folders, drawn):
-  agents = lib.read_agents(folders)
-  lib.draw_bars(agents, pathlib.Path('bars.png'))
+  agents = bsuite_tables.read_agents(folders)
+  bsuite_figures.draw_bars(agents, pathlib.Path('bars.png'))
   (axis,) = drawn['bars'].axes
   # Only the three experiments with a score have a bar.
   assert sorted((round(bar.get_width(), 6), bool(bar.get_hatch())) for bar in axis.patches) == [
@@ -190,16 +193,18 @@ def test_bars_show_what_is_missing_and_mark_what_is_not_finished(folders, drawn)
   texts = [text.get_text() for text in axis.texts]
   assert texts.count('not run') == 2 * 23 - 4 and texts.count('none yet') == 1
   assert {'0.75', '0.00*', '1.00*'} < set(texts)
-  assert [text for text in texts if text in {name.replace('_', ' ') for name in lib.TYPES}] == [
-    name.replace('_', ' ') for name in lib.TYPES
+  assert [text for text in texts if text in {name.replace('_', ' ') for name in bsuite_tables.TYPES}] == [
+    name.replace('_', ' ') for name in bsuite_tables.TYPES
   ]
-  assert [label.get_text() for label in axis.get_yticklabels()] == [name.replace('_', ' ') for name in lib.EXPERIMENTS]
+  assert [label.get_text() for label in axis.get_yticklabels()] == [
+    name.replace('_', ' ') for name in bsuite_tables.EXPERIMENTS
+  ]
   assert legend_of(drawn['bars']) == ['first', ODD.replace('$', r'\$'), '* not all ids or episodes']
 
 
 def test_bars_of_one_agent_have_the_colours_of_their_types(folders, drawn):
   write_log(folders['first'], 'memory_len/0', [10_000], total_perfect=0.9)
-  lib.draw_bars(lib.read_agents({'first': folders['first']}), pathlib.Path('bars.png'))
+  bsuite_figures.draw_bars(bsuite_tables.read_agents({'first': folders['first']}), pathlib.Path('bars.png'))
   (axis,) = drawn['bars'].axes
   colours = [bar.get_facecolor()[:3] for bar in axis.patches]
   assert len(set(colours)) == 2
@@ -207,8 +212,8 @@ def test_bars_of_one_agent_have_the_colours_of_their_types(folders, drawn):
 
 
 def test_radar_has_gaps_where_there_is_no_score(folders, drawn):
-  agents = lib.read_agents(folders)
-  lib.draw_radar(agents, pathlib.Path('radar.png'))
+  agents = bsuite_tables.read_agents(folders)
+  bsuite_figures.draw_radar(agents, pathlib.Path('radar.png'))
   (axis,) = drawn['radar'].axes
   first, second = (np.asarray(line.get_ydata()) for line in axis.lines if len(line.get_ydata()) == 8)
   tags = list(sweep.TAGS)
@@ -228,7 +233,9 @@ def test_radar_has_gaps_where_there_is_no_score(folders, drawn):
 
 
 def test_score_table(folders):
-  lines = [' '.join(line.split()) for line in lib.score_table(lib.read_agents(folders)).splitlines()]
+  lines = [
+    ' '.join(line.split()) for line in bsuite_tables.score_table(bsuite_tables.read_agents(folders)).splitlines()
+  ]
   assert {'catch 0.75 not run', 'bandit not run 0.00*', 'mnist not run none yet', 'basic 0.75* 0.00*'} < set(lines)
 
 

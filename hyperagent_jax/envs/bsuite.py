@@ -23,6 +23,7 @@ import numpy as np
 from bsuite import sweep
 
 from hyperagent_jax.config import ConfigError
+from hyperagent_jax.envs import bsuite_control as control
 from hyperagent_jax.envs import bsuite_dynamics as dynamics_lib
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.envs.bsuite_dynamics import Dynamics
@@ -161,12 +162,12 @@ def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[
     case 'catch':
       return dynamics_lib.catch(), (), ()
     case 'cartpole':
-      return dynamics_lib.cartpole(), (), ()
+      return control.cartpole(), (), ()
     case 'cartpole_swingup':
       thresholds = (jnp.float32(setting[k]) for k in ('height_threshold', 'x_reward_threshold'))
-      return dynamics_lib.cartpole_swingup(), dynamics_lib.SwingupParams(*thresholds), ()
+      return control.cartpole_swingup(), control.SwingupParams(*thresholds), ()
     case 'mountain_car':
-      return dynamics_lib.mountain_car(), (), ()
+      return control.mountain_car(), (), ()
     case 'discounting_chain':
       rewards = dynamics_lib.discounting_rewards(setting['mapping_seed'])
       return dynamics_lib.discounting_chain(), jnp.asarray(rewards), ()

@@ -1,8 +1,7 @@
 """bsuite's environments as pure functions of their random numbers (Osband et al., 2020).
 
 Each is a `Dynamics`: what it draws, how an episode begins and what a step does. Nothing here decides when an episode
-begins, counts them or changes rewards; that is `bsuite.py`. Numbers are float32 where bsuite's are float64, so that
-trajectories of the physical systems agree to rounding, for as long as rounding stays small.
+begins, counts them or changes rewards; that is `bsuite.py`. `bsuite_control.py` has the physical systems.
 """
 
 from collections.abc import Callable
@@ -40,17 +39,18 @@ class Dynamics(NamedTuple):
   counts_best: bool = False  # whether bsuite also scores the best episode
 
 
-def _none(key: PRNGKey) -> tuple[()]:
-  """Draws nothing."""
+def draws_nothing(key: PRNGKey) -> tuple[()]:
+  """No random numbers."""
   del key
   return ()
 
 
-def _spec(*shape: int) -> specs.Array:
+def spec_of(*shape: int) -> specs.Array:
+  """Of observations of this shape."""
   return specs.Array(shape, np.float32, name='observation')
 
 
-def _floats(*values: Any) -> Array:
+def as_row(*values: Any) -> Array:
   """A row of numbers, [1, n] float32."""
   return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])[None]
 
@@ -77,7 +77,9 @@ def bandit() -> Dynamics:
     return Step(state, reward, jnp.array(True), {'total_regret': 1.0 - reward})
 
   observe = lambda rewards, state: jnp.ones((1, 1))
-  return Dynamics(_none, lambda rewards, draws: (), _none, step, observe, 11, _spec(1, 1), ('total_regret',))
+  return Dynamics(
+    draws_nothing, lambda rewards, draws: (), draws_nothing, step, observe, 11, spec_of(1, 1), ('total_regret',)
+  )
 
 
 # ---------------------------------------------------------------------------------------------------------------- catch
@@ -109,149 +111,7 @@ def catch(rows: int = 10, columns: int = 5) -> Dynamics:
     return Step(state, reward, last, {'total_regret': jnp.where(last, 1.0 - reward, 0.0)})
 
   spec = specs.BoundedArray((rows, columns), np.float32, 0, 1, name='observation')
-  return Dynamics(lambda key: _below(key, columns), reset, _none, step, observe, 3, spec, ('total_regret',))
-
-
-# ------------------------------------------------------------------------------------------------------------- cartpole
-
-
-class CartpoleState(NamedTuple):
-  """A cart with a pole on it."""
-
-  x: Array  # []
-  x_dot: Array  # []
-  theta: Array  # [] in [0, 2 pi), 0 upright
-  theta_dot: Array  # []
-  num_steps: Array  # [] int32
-
-
-MASS_CART, MASS_POLE, LENGTH, FORCE, GRAVITY = 1.0, 0.1, 0.5, 10.0, 9.8
-TIMESCALE, MAX_TIME, X_THRESHOLD, INIT_RANGE = 0.01, 10.0, 3.0, 0.05
-# The step after which bsuite's sum of time steps, in float64, first exceeds the time limit: 1,001 and not 1,000.
-CARTPOLE_STEPS = int(np.argmax(np.cumsum(np.full(1100, TIMESCALE)) > MAX_TIME)) + 1
-
-
-def move_cart(state: CartpoleState, action: Array) -> CartpoleState:
-  """One time step of the physics; actions push left, not at all and right."""
-  force = (action - 1) * FORCE
-  cos, sin = jnp.cos(state.theta), jnp.sin(state.theta)
-  pole, total = MASS_POLE * LENGTH, MASS_CART + MASS_POLE
-  push = (force + pole * state.theta_dot**2 * sin) / total
-  theta_acc = (GRAVITY * sin - cos * push) / (LENGTH * (4 / 3 - MASS_POLE * cos**2 / total))
-  x_acc = push - pole * theta_acc * cos / total
-  return CartpoleState(
-    x=state.x + TIMESCALE * state.x_dot,
-    x_dot=state.x_dot + TIMESCALE * x_acc,
-    theta=jnp.remainder(state.theta + TIMESCALE * state.theta_dot, 2 * jnp.pi),
-    theta_dot=state.theta_dot + TIMESCALE * theta_acc,
-    num_steps=state.num_steps + 1,
-  )
-
-
-def _draw_cart(key: PRNGKey) -> Array:  # [4]
-  return jax.random.uniform(key, (4,), minval=-INIT_RANGE, maxval=INIT_RANGE)
-
-
-def _cart_at(draws: Array, theta: float) -> CartpoleState:
-  return CartpoleState(draws[0], draws[1], theta + draws[2], draws[3], jnp.int32(0))
-
-
-def _observe_cart(state: CartpoleState) -> tuple[Array, ...]:
-  time = state.num_steps * (TIMESCALE / MAX_TIME)
-  return (
-    state.x / X_THRESHOLD,
-    state.x_dot / X_THRESHOLD,
-    jnp.sin(state.theta),
-    jnp.cos(state.theta),
-    state.theta_dot,
-    time,
-  )
-
-
-def cartpole() -> Dynamics:
-  """Balance the pole: reward 1 for every step with the pole up and the cart on the table. No params."""
-
-  def reset(params: Any, draws: Array) -> CartpoleState:
-    return _cart_at(draws, 0.0)
-
-  def step(params: Any, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
-    state = move_cart(state, action)
-    up = (jnp.cos(state.theta) > 0.8) & (jnp.abs(state.x) < X_THRESHOLD)
-    reward = jnp.where(up, 1.0, 0.0)
-    last = ~up | (state.num_steps >= CARTPOLE_STEPS)
-    return Step(state, reward, last, {'raw_return': reward})
-
-  observe = lambda params, state: _floats(*_observe_cart(state))
-  return Dynamics(_draw_cart, reset, _none, step, observe, 3, _spec(1, 6), ('raw_return',), counts_best=True)
-
-
-class SwingupParams(NamedTuple):
-  """Where the pole counts as up."""
-
-  height_threshold: Array  # [] of cos(theta)
-  x_reward_threshold: Array  # []
-
-
-def cartpole_swingup() -> Dynamics:
-  """The pole hangs at first and moving costs 0.1; reward 1 while it is up, slow, and the cart near the middle."""
-  theta_dot_threshold, move_cost = 1.0, 0.1
-
-  def observe(params: SwingupParams, state: CartpoleState) -> Array:
-    near = jnp.where(jnp.abs(state.x) < params.x_reward_threshold, 1.0, -1.0)
-    slow = jnp.where(jnp.abs(state.theta_dot) < theta_dot_threshold, 1.0, -1.0)
-    return _floats(*_observe_cart(state), near, slow)
-
-  def reset(params: SwingupParams, draws: Array) -> CartpoleState:
-    return _cart_at(draws, jnp.pi)
-
-  def step(params: SwingupParams, state: CartpoleState, action: Array, draws: tuple[()]) -> Step:
-    state = move_cart(state, action)
-    up = (
-      (jnp.cos(state.theta) > params.height_threshold)
-      & (jnp.abs(state.theta_dot) < theta_dot_threshold)
-      & (jnp.abs(state.x) < params.x_reward_threshold)
-    ).astype(jnp.float32)
-    reward = up - move_cost * jnp.abs(action - 1)
-    last = (state.num_steps >= CARTPOLE_STEPS) | (jnp.abs(state.x) > X_THRESHOLD)
-    return Step(state, reward, last, {'raw_return': reward, 'total_upright': up})
-
-  spec = specs.Array((1, 8), np.float32, name='state')
-  totals = ('raw_return', 'total_upright')
-  return Dynamics(_draw_cart, reset, _none, step, observe, 3, spec, totals, counts_best=True)
-
-
-# --------------------------------------------------------------------------------------------------------- mountain car
-
-
-class CarState(NamedTuple):
-  """A car in a valley."""
-
-  position: Array  # [] in [-1.2, 0.6]
-  velocity: Array  # [] in [-0.07, 0.07]
-  num_steps: Array  # [] int32
-
-
-def mountain_car(max_steps: int = 1000) -> Dynamics:
-  """A weak car must swing up a hill; reward -1 a step until it is there or time is over. No params."""
-
-  def observe(params: Any, state: CarState) -> Array:
-    return _floats(state.position, state.velocity, state.num_steps / max_steps)
-
-  def reset(params: Any, position: Array) -> CarState:
-    return CarState(position, jnp.float32(0.0), jnp.int32(0))
-
-  def step(params: Any, state: CarState, action: Array, draws: tuple[()]) -> Step:
-    velocity = state.velocity + (action - 1) * 0.001 - 0.0025 * jnp.cos(3 * state.position)
-    velocity = jnp.clip(velocity, -0.07, 0.07)
-    position = jnp.clip(state.position + velocity, -1.2, 0.6)
-    velocity = jnp.where(position <= -1.2, jnp.maximum(velocity, 0.0), velocity)  # stopped by the wall
-    state = CarState(position, velocity, state.num_steps + 1)
-    last = (position >= 0.5) | (state.num_steps >= max_steps)
-    reward = jnp.float32(-1.0)
-    return Step(state, reward, last, {'raw_return': reward})
-
-  draw = lambda key: jax.random.uniform(key, minval=-0.6, maxval=-0.4)
-  return Dynamics(draw, reset, _none, step, observe, 3, _spec(1, 3), ('raw_return',))
+  return Dynamics(lambda key: _below(key, columns), reset, draws_nothing, step, observe, 3, spec, ('total_regret',))
 
 
 # ---------------------------------------------------------------------------------------------------- discounting chain
@@ -274,7 +134,7 @@ def discounting_chain(episode_length: int = 100) -> Dynamics:
   times = jnp.array([1, 3, 10, 30, 100])
 
   def observe(rewards: Array, state: ChainState) -> Array:
-    return _floats(state.context, state.num_steps / episode_length)
+    return as_row(state.context, state.num_steps / episode_length)
 
   def reset(rewards: Array, draws: tuple[()]) -> ChainState:
     return ChainState(jnp.int32(-1), jnp.int32(0))
@@ -285,7 +145,7 @@ def discounting_chain(episode_length: int = 100) -> Dynamics:
     reward = jnp.where(state.num_steps == times[context], rewards[context], 0.0)
     return Step(state, reward, state.num_steps == episode_length, {})
 
-  return Dynamics(_none, reset, _none, step, observe, 5, _spec(1, 2))
+  return Dynamics(draws_nothing, reset, draws_nothing, step, observe, 5, spec_of(1, 2))
 
 
 # --------------------------------------------------------------------------------------------------------- memory chain
@@ -310,7 +170,7 @@ def memory_chain(num_bits: int) -> Dynamics:
     time = 1.0 - shown / length
     query = jnp.where(shown == length - 1, state.query, 0)
     context = jnp.where(shown == 0, 2 * state.context - 1, 0)
-    return jnp.concatenate([_floats(time, query), context[None].astype(jnp.float32)], axis=1)
+    return jnp.concatenate([as_row(time, query), context[None].astype(jnp.float32)], axis=1)
 
   def draw(key: PRNGKey) -> tuple[Array, Array]:
     numbers = jax.random.uniform(key, (num_bits + 1,))
@@ -326,7 +186,9 @@ def memory_chain(num_bits: int) -> Dynamics:
     totals = {'total_perfect': (last & right).astype(jnp.float32), 'total_regret': jnp.where(last & ~right, 2.0, 0.0)}
     return Step(state._replace(num_steps=state.num_steps + 1), reward, last, totals)
 
-  return Dynamics(draw, reset, _none, step, observe, 2, _spec(1, num_bits + 2), ('total_perfect', 'total_regret'))
+  return Dynamics(
+    draw, reset, draws_nothing, step, observe, 2, spec_of(1, num_bits + 2), ('total_perfect', 'total_regret')
+  )
 
 
 # ------------------------------------------------------------------------------------------------------- umbrella chain
@@ -345,7 +207,7 @@ def umbrella_chain(num_distractors: int) -> Dynamics:
   """The first action takes the umbrella or not, only the last reward tells; params: [] int32, steps of an episode."""
 
   def observe(length: Array, state: UmbrellaState) -> Array:
-    known = _floats(state.need, state.has, 1.0 - state.num_steps / length)
+    known = as_row(state.need, state.has, 1.0 - state.num_steps / length)
     return jnp.concatenate([known, state.distractors[None].astype(jnp.float32)], axis=1)
 
   def draw(num: int) -> Callable[[PRNGKey], tuple[Array, Array]]:
@@ -369,7 +231,7 @@ def umbrella_chain(num_distractors: int) -> Dynamics:
     reward = jnp.where(last, jnp.where(right, 1.0, -1.0), 2.0 * coin - 1.0)
     return Step(state, reward, last, {'total_regret': jnp.where(last & ~right, 2.0, 0.0)})
 
-  return Dynamics(draw(2), reset, draw(1), step, observe, 2, _spec(1, 3 + num_distractors), ('total_regret',))
+  return Dynamics(draw(2), reset, draw(1), step, observe, 2, spec_of(1, 3 + num_distractors), ('total_regret',))
 
 
 # ------------------------------------------------------------------------------------------------------------- deep sea
@@ -409,7 +271,7 @@ def deep_sea_dynamics(size: int, deterministic: bool) -> Dynamics:
     return Step(SeaState(position, bad), reward, last, totals)
 
   spec = specs.DiscreteArray(size * size + 1, dtype=np.int32, name='observation')
-  return Dynamics(_none, reset, draw_step, step, observe, 2, spec, ('total_bad_episodes', 'denoised_return'))
+  return Dynamics(draws_nothing, reset, draw_step, step, observe, 2, spec, ('total_bad_episodes', 'denoised_return'))
 
 
 # ---------------------------------------------------------------------------------------------------------------- mnist
@@ -442,4 +304,4 @@ def mnist(images: np.ndarray, labels: np.ndarray) -> Dynamics:
     return Step(state._replace(shown=jnp.array(False)), reward, jnp.array(True), {'total_regret': 1.0 - reward})
 
   draw = lambda key: jax.random.randint(key, (), 0, len(images))
-  return Dynamics(draw, reset, _none, step, observe, 10, _spec(*images.shape[1:]), ('total_regret',))
+  return Dynamics(draw, reset, draws_nothing, step, observe, 10, spec_of(*images.shape[1:]), ('total_regret',))

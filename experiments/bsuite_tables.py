@@ -1,0 +1,139 @@
+"""Scores of agents on bsuite in words and numbers: read from logs, as rows, as a table, and what is missing."""
+
+import csv
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from bsuite import sweep
+
+from hyperagent_jax import bsuite_scores, metrics
+from hyperagent_jax.bsuite_scores import IDS, Logs, Score, tags_of
+from hyperagent_jax.config import ConfigError
+
+COLUMNS = ('agent', 'experiment', 'tags', 'score', 'finished', 'ids')
+_BASIC = ('bandit', 'mnist', 'catch', 'mountain_car', 'cartpole')
+# Type -> experiments, in the order of bsuite's bar plot.
+TYPES = {
+  'basic': _BASIC,
+  'noise': tuple(f'{name}_noise' for name in _BASIC),
+  'scale': tuple(f'{name}_scale' for name in _BASIC),
+  'exploration': ('deep_sea', 'deep_sea_stochastic', 'cartpole_swingup'),
+  'credit_assignment': ('umbrella_length', 'umbrella_distract', 'discounting_chain'),
+  'memory': ('memory_len', 'memory_size'),
+}
+EXPERIMENTS = tuple(name for names in TYPES.values() for name in names)
+
+
+class Agent(NamedTuple):
+  """An agent's logs and what they come to."""
+
+  logs: Logs
+  scores: dict[str, Score]
+  tags: dict[str, float]
+
+
+def read_agents(folders: Mapping[str, pathlib.Path]) -> dict[str, Agent]:
+  """Reads the logs of each agent, name -> folder, and scores them.
+
+  Raises:
+    ConfigError: if there is no agent, or the logs of one cannot be read or scored; it names the agent.
+  """
+  if not folders:
+    raise ConfigError('no agents: nothing to report')
+  agents = {}
+  for name, folder in folders.items():
+    try:
+      logs = bsuite_scores.read_logs(folder)
+      if not logs:
+        raise ConfigError(f'no logs of bsuite in {folder}')
+      scores = bsuite_scores.scores(logs)
+    except OSError as e:
+      raise ConfigError(f'agent {name}: {e.filename}: {e.strerror}') from e
+    except ValueError as e:
+      raise ConfigError(f'agent {name}: {e}') from e
+    agents[name] = Agent(logs, scores, bsuite_scores.scores_by_tag(scores))
+  return agents
+
+
+def cell(agent: Agent, experiment: str) -> str:
+  """A score to two decimals, * where it is not finished, or why there is none."""
+  score = agent.scores.get(experiment)
+  if score is None:
+    return 'not run'
+  return 'none yet' if np.isnan(score.score) else f'{score.score:.2f}{"" if score.finished else "*"}'
+
+
+def is_complete(agent: Agent, tag: str) -> bool:
+  """Whether all experiments of a tag are finished."""
+  names = [name for name in EXPERIMENTS if tag in tags_of(name)]
+  return all(name in agent.scores and agent.scores[name].finished for name in names)
+
+
+def tag_cell(agent: Agent, tag: str) -> str:
+  """A tag's mean score to two decimals, * where one of its experiments is not finished, or why there is none."""
+  if tag in agent.tags:
+    return f'{agent.tags[tag]:.2f}{"" if is_complete(agent, tag) else "*"}'
+  return 'none yet' if any(tag in score.tags for score in agent.scores.values()) else 'not run'
+
+
+def ids_cell(agent: Agent, experiment: str) -> str:
+  """How many of an experiment's ids were run, of all."""
+  score = agent.scores.get(experiment)
+  return f'{score.num_ids if score else 0}/{len(IDS[experiment])}'
+
+
+def _rows(agents: Mapping[str, Agent]) -> list[dict[str, Any]]:
+  """The rows of scores.csv: all experiments for every agent, without a score where there is none."""
+  rows = []
+  for name, agent in agents.items():
+    for experiment in EXPERIMENTS:
+      x = agent.scores.get(experiment, Score(float('nan'), False, 0, tags_of(experiment)))
+      value = '' if np.isnan(x.score) else f'{x.score:.6f}'
+      values = (name, experiment, ' '.join(x.tags), value, int(x.finished), x.num_ids)
+      rows.append(dict(zip(COLUMNS, values, strict=True)))
+  return rows
+
+
+def scores_csv(agents: Mapping[str, Agent]) -> bytes:
+  """scores.csv."""
+  text = io.StringIO(newline='')
+  writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(_rows(agents))
+  return text.getvalue().encode()
+
+
+def score_table(agents: Mapping[str, Agent]) -> str:
+  """The scores by experiment and by tag as plain text."""
+  lines = [(name, *(cell(agent, name) for agent in agents.values())) for name in EXPERIMENTS]
+  tags = [(tag, *(tag_cell(agent, tag) for agent in agents.values())) for tag in sweep.TAGS]
+  tables = [metrics.format_table(('experiment', *agents), lines), metrics.format_table(('tag', *agents), tags)]
+  return '\n\n'.join([*tables, '* not all ids or episodes'])
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+  """Rising whole numbers with runs of them together: 0-3, 7."""
+  starts = [n for n in numbers if n - 1 not in numbers]
+  ends = [n for n in numbers if n + 1 not in numbers]
+  return ', '.join(str(a) if a == b else f'{a}-{b}' for a, b in zip(starts, ends, strict=True))
+
+
+def lacking(agent: Agent) -> list[str]:
+  """A line for each experiment that is not finished: which ids have no log, and which have not all episodes."""
+  lines = []
+  for experiment in EXPERIMENTS:
+    ids = IDS[experiment]
+    missing = [i for i, x in enumerate(ids) if x not in agent.logs]
+    begun = [
+      i for i, x in enumerate(ids) if x in agent.logs and np.max(agent.logs[x]['episode']) < sweep.EPISODES[ids[0]]
+    ]
+    if len(missing) == len(ids):
+      lines.append(f'{experiment}: not run')
+      continue
+    parts = [f'{len(missing)} of {len(ids)} ids not run ({_numbers(missing)})'] if missing else []
+    parts += [f'{len(begun)} with fewer than {sweep.EPISODES[ids[0]]:,} episodes ({_numbers(begun)})'] if begun else []
+    lines += [f'{experiment}: {"; ".join(parts)}'] if parts else []
+  return lines
