@@ -3,7 +3,7 @@
 from experiments.studies.study import REDUCED, Setting, Study, without_size
 from experiments.studies.systems import CAP
 
-_SEEDS = {20: 10, 30: 10, 50: 10, 100: 2}  # size -> seeds
+_SEEDS = {20: 10, 30: 10, 50: 10}  # size -> seeds
 _SERIES = {'HyperAgent': {}, 'deep_sea_best': {'preset': 'deep_sea_best'}}
 
 

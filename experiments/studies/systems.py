@@ -28,21 +28,24 @@ SYSTEMS = {
 }
 CAP = 10_000
 _CAPS = {'HyperModel': 2_000}  # which takes ten times as long as HyperAgent for an update
-_HYPERAGENT = {10: 10, 20: 10, 30: 10, 40: 10, 50: 10, 70: 4, 100: 4}  # size -> seeds
-_SOLVES = {10: 10, 20: 10, 30: 2, 40: 4, 50: 2}
-_SLOW = {10: 10, 20: 10, 30: 2}
-_FAILS = {10: 10, 20: 10}
-_FAILING = ('hypermodel', 'ddqn', 'noisynet', 'sane', 'langevin_dqn', 'adam_lmcdqn')
+_TO_20 = {10: 10, 20: 10}  # size -> seeds
+_TO_40 = {**_TO_20, 30: 2, 40: 4}
+_SEEDS = {
+  'HyperAgent': {10: 10, 20: 10, 30: 10, 40: 10, 50: 10, 70: 4, 100: 4},
+  'HyperAgent w. OIS': {**_TO_40, 50: 4},
+  'Ensemble+, M = 16': _TO_40,
+  'Ensemble+ w. OS, M = 16': _TO_40,
+  'Bayes-UCBDQN, M = 16': {**_TO_20, 30: 2},
+  'ENN-DQN': _TO_40,
+  'NoisyNet': {10: 2, 20: 10},
+  'SANE': {10: 10, 20: 2},
+  'Adam LMCDQN': {10: 10, 20: 2},
+}
 
 
 def seeds_of(system: str) -> dict[int, int]:
   """Size -> number of seeds."""
-  agent = SYSTEMS[system].get('agent', 'hyperagent')
-  if system == 'HyperAgent':
-    return _HYPERAGENT
-  if agent in ('hyperdqn', 'bayes_ucbdqn'):
-    return _SLOW
-  return _FAILS if agent in _FAILING or system == 'Ensemble+, M = 4' else _SOLVES
+  return _SEEDS.get(system, _TO_20)
 
 
 def _settings() -> tuple[Setting, ...]:
@@ -51,7 +54,7 @@ def _settings() -> tuple[Setting, ...]:
     Setting(
       name, size, {**flags, 'size': size, 'num_seeds': seeds_of(name)[size], 'max_episodes': _CAPS.get(name, CAP)}
     )
-    for size in _HYPERAGENT
+    for size in _SEEDS['HyperAgent']
     for name, flags in SYSTEMS.items()
     if size in seeds_of(name)
   )

@@ -130,7 +130,8 @@ def _cell_text(cell: Cell | None) -> str:
     return '-'
   if not cell.values:
     return f'not solved in {cell.cap:,.0f} ({cell.count})'
-  mean = plain(round(sum(cell.values) / len(cell.values), 1 if max(cell.values) < 100 else None))
+  shown = lambda value: plain(round(value, 1 if max(cell.values) < 100 else None))
+  mean = shown(sum(cell.values) / len(cell.values))
   if cell.partial or len(cell.values) == 1:
     return f'{cell.count}: {mean}' if cell.partial else mean
-  return f'{mean} ({plain(min(cell.values))}-{plain(max(cell.values))})'
+  return f'{mean} ({shown(min(cell.values))}-{shown(max(cell.values))})'
