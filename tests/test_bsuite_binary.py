@@ -16,6 +16,7 @@ from bsuite.logging import csv_load
 
 from experiments import bsuite as binary
 from experiments import bsuite_training
+from experiments.bsuite_training import make_batch_runner
 from experiments.run import OUT_OF_TIME, Stopped
 from hyperagent_jax import presets
 from hyperagent_jax import types as types_lib
@@ -27,8 +28,20 @@ from hyperagent_jax.replay import make_replay
 SMALL = ('--hidden_sizes=8', '--batch_size=4', '--min_replay=8', '--replay_capacity=300', '--nofigures')
 
 
+_RUNNERS = {}
+
+
+def kept_runner(task, agent, name, devices, seed_axis='auto'):
+  """Programs are compiled once for all tests."""
+  key = (task.batch_key, agent, name, tuple(devices), seed_axis)
+  if key not in _RUNNERS:
+    _RUNNERS[key] = make_batch_runner(task, agent, name, devices, seed_axis)
+  return _RUNNERS[key]
+
+
 @pytest.fixture
 def run_main(monkeypatch):
+  monkeypatch.setattr(bsuite_training, 'make_batch_runner', kept_runner)
   monkeypatch.setattr(binary, '_use_cores', lambda output: None)  # this process has its devices
 
   def run_main(*arguments):
@@ -65,7 +78,7 @@ def test_a_batch_and_an_id_of_its_own_are_played_to_their_ends(run_main, tmp_pat
 
 def test_an_id_in_a_batch_learns_what_it_learns_alone(run_main, tmp_path):
   common = ('--num_episodes=12', '--seed=2')
-  run_main('--bsuite_id=catch_noise/3,catch_noise/8,catch_noise/19', *common, f'--output_dir={tmp_path / "all"}')
+  run_main('--bsuite_id=catch_noise/3,catch_noise/8', *common, f'--output_dir={tmp_path / "all"}')
   run_main('--bsuite_id=catch_noise/8', *common, f'--output_dir={tmp_path / "one"}')
   name = 'bsuite_id_-_catch_noise-8.csv'
   together, alone = logs(tmp_path / 'all')[name], logs(tmp_path / 'one')[name]
@@ -97,7 +110,7 @@ def test_a_run_out_of_time_goes_on_as_if_it_had_not_stopped(run_main, tmp_path, 
 def test_a_run_is_resumed_on_another_number_of_devices(run_main, tmp_path, monkeypatch):
   monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 20)
   arguments = ('--bsuite_id=bandit/0,bandit/1,bandit/2', '--num_episodes=40')
-  run_main(*arguments, f'--output_dir={tmp_path / "whole"}')
+  run_main(*arguments, '--num_devices=2', f'--output_dir={tmp_path / "whole"}')
   stopped = (*arguments, f'--output_dir={tmp_path / "stopped"}')
   with pytest.raises(Stopped):
     run_main(*stopped, '--num_devices=2', '--max_minutes=0.0001')  # three ids and one that fills up
@@ -138,10 +151,10 @@ def test_replay_holds_min_replay_interactions_before_learning_starts():
 
 
 def test_ids_side_by_side_are_those_one_by_one_and_stop_together(run_main, tmp_path, monkeypatch):
-  arguments = ('--bsuite_id=memory_size/0,memory_size/1,bandit/2', '--num_episodes=20')
+  arguments = ('--bsuite_id=memory_size/0,bandit/2', '--num_episodes=20')
   run_main(*arguments, '--num_devices=1', f'--output_dir={tmp_path / "one"}')
   run_main(*arguments, '--num_devices=2', f'--output_dir={tmp_path / "two"}')
-  assert logs(tmp_path / 'one') == logs(tmp_path / 'two') and len(logs(tmp_path / 'one')) == 3
+  assert logs(tmp_path / 'one') == logs(tmp_path / 'two') and len(logs(tmp_path / 'one')) == 2
   monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 1)
   monkeypatch.setattr(bsuite_training, '_CHUNK', 1)
   train, other_is_at_work = bsuite_training.train_batch, threading.Event()
@@ -274,7 +287,6 @@ def test_another_runs_folder_is_refused(run_main, tmp_path):
     run_main(*arguments, '--resume', '--sigma=0.5')
 
 
-@pytest.mark.parametrize('agent', ['ddqn', 'ensemble_plus', 'noisynet'])
-def test_rivals_play_too(run_main, tmp_path, agent):
-  run_main('--bsuite_id=catch/0', '--num_episodes=4', f'--agent={agent}', f'--output_dir={tmp_path}')
+def test_rivals_play_too(run_main, tmp_path):
+  run_main('--bsuite_id=catch/0', '--num_episodes=4', '--agent=ensemble_plus', f'--output_dir={tmp_path}')
   assert logs(tmp_path)
