@@ -29,6 +29,7 @@ from experiments.bsuite_training import (
 from experiments.run import OutputConfig, warn
 from hyperagent_jax import config, metrics, presets
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.bsuite_scores import LOG_FILES
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.seeds import num_cores
@@ -141,7 +142,7 @@ def main() -> None:
     num_episodes(batch.tasks[0], run)
   write_report = import_report() if output.figures else None
   settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
-  folder = run_lib.open_folder(output, 'bsuite', settings, results='bsuite_id_-_*.csv')
+  folder = run_lib.open_folder(output, 'bsuite', settings, results=LOG_FILES)
   place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
   left = unfinished(todo, run, folder)
   train = train_on_host if values.driver == 'host' else train_batches

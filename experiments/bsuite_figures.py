@@ -130,31 +130,3 @@ def draw_bars(agents: Mapping[str, Agent], path: pathlib.Path) -> str:
     handles.append(Patch(facecolor=GREY, edgecolor='white', lw=0, label='* not all ids or episodes', **_HATCH))
   _add_legend(figure, handles)
   return save_figure(str(path), figure)
-
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 60em; margin: 2em auto; padding: 0 1em; }
-img { width: 100%; max-width: 850px; display: block; margin: 1em 0; }
-table { border-collapse: collapse; margin: 1em 0; }
-th, td { padding: 0.2em 0.8em; text-align: left; border-bottom: 1px solid #ddd; }
-.wide { overflow-x: auto; }
-.none { color: #777; font-style: italic; }
-"""
-_EXPLANATION = """
-<p>bsuite (Osband et al. 2020) is a set of 23 small experiments, each of about 20 settings, its ids. An experiment's
-score is from 0 to 1: an agent that acts at random gets about 0 (0.2 in discounting chain), and one that learns the task
-at once, or solves it in every setting, about 1. Every tag names an ability, and its score is the mean over the
-experiments that have it; an experiment can have several.</p>
-<ul>
-<li>bandit, catch, mountain car: how small the regret per episode is, against that of a poor agent.</li>
-<li>cartpole, cartpole swingup, mnist: half of that; the other half is for runs with a good episode, or for the accuracy
-in the end.</li>
-<li>with noise or scale: the mean over noise or reward scales, less half of their standard deviation, so that an agent
-has to stand all of them.</li>
-<li>deep sea, memory, umbrella: the fraction of the sizes or lengths that the agent learns in time.</li>
-<li>discounting chain: how close the return comes to that of the best chain.</li>
-</ul>
-<p>A score with * is of fewer ids or episodes than the experiment has, at the last episode that was logged: it can still
-change either way. What was not run has no score, nor has what ran for too short a time (none yet); a tag's mean is over
-the experiments that have one.</p>
-"""

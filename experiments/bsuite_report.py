@@ -27,7 +27,7 @@ from experiments.bsuite_tables import (
   scores_csv,
   tag_cell,
 )
-from hyperagent_jax.bsuite_scores import FILE_PREFIX, tags_of
+from hyperagent_jax.bsuite_scores import LOG_FILES, tags_of
 from hyperagent_jax.checkpoint import write_atomically
 from hyperagent_jax.config import ConfigError
 
@@ -135,7 +135,7 @@ def write_report(folders: Mapping[str, pathlib.Path], output: pathlib.Path) -> l
 
 
 def _has_logs(folder: pathlib.Path) -> bool:
-  return any(folder.glob(f'{FILE_PREFIX}*.csv'))
+  return any(folder.glob(LOG_FILES))
 
 
 def agent_folders(entries: Sequence[str], output: pathlib.Path) -> dict[str, pathlib.Path]:

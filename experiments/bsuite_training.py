@@ -22,6 +22,7 @@ from experiments.task import checkpoints_of
 from experiments.training import stopped
 from hyperagent_jax import checkpoint
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.bsuite_scores import log_file
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.history import with_history, without_history
@@ -143,7 +144,7 @@ def make_batch_runner(
 
 def log_path(folder: pathlib.Path, bsuite_id: str) -> pathlib.Path:
   """Where bsuite keeps the log of an id."""
-  return folder / f'bsuite_id_-_{bsuite_id.replace("/", "-")}.csv'
+  return folder / log_file(bsuite_id)
 
 
 def write_log(path: pathlib.Path, columns: Sequence[str], rows: np.ndarray) -> None:

@@ -42,6 +42,7 @@ BASE_REGRETS = {
   'cartpole_swingup': 700.0,
 }
 FILE_PREFIX, _SEPARATOR = 'bsuite_id_-_', '-'  # bsuite_id_-_catch-0.csv
+LOG_FILES = f'{FILE_PREFIX}*.csv'
 
 
 class Score(NamedTuple):
@@ -303,6 +304,11 @@ def _read_log(path: pathlib.Path) -> dict[str, np.ndarray]:
   except (ValueError, csv.Error):
     raise ValueError(f'{path}: not a log of bsuite: must be a header and rows of as many numbers') from None
   return dict(zip(header, values.T, strict=True))
+
+
+def log_file(bsuite_id: str) -> str:
+  """The name of an id's log."""
+  return f'{FILE_PREFIX}{bsuite_id.replace("/", _SEPARATOR)}.csv'
 
 
 def read_logs(folder: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]]:
