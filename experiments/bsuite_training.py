@@ -96,16 +96,16 @@ def batches(ids: Sequence[str], mnist_dir: str) -> Iterator[Batch]:
 
 
 def settings_for(task: envs.BsuiteTask, agent: HyperAgentConfig) -> HyperAgentConfig:
-  """The agent's settings on an id: DeepSea's cells go into a torso that looks them up, all else into an MLP.
+  """The agent's settings on an id: on DeepSea a torso that looks cells up takes the place of the MLP.
 
   Raises:
     ConfigError: if the settings do not fit the id.
   """
   if not task.batch_key[0].startswith('deep_sea'):
-    return dataclasses.replace(agent, torso='mlp', prior_storage='replay')
+    return agent
   if agent.frame_stack > 1:
     raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {task.bsuite_id}, whose cells hide nothing')
-  return dataclasses.replace(agent, torso='deep_sea', grid_size=task.batch_key[1], prior_storage='replay')
+  return dataclasses.replace(agent, torso='deep_sea', grid_size=task.batch_key[1])
 
 
 def spread(batch: Batch, num_devices: int) -> tuple[list[envs.BsuiteTask], np.ndarray]:

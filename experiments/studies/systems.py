@@ -7,7 +7,7 @@ run at larger ones: a run that fails costs the whole budget.
 
 import dataclasses
 
-from experiments.studies.study import REDUCED, Setting, Study, without_size
+from experiments.studies.study import REDUCED, Setting, Study, grid, without_size
 from experiments.studies.tuning import TUNED
 
 SYSTEMS = {
@@ -65,7 +65,7 @@ STUDY = Study(
   'Episodes to solve DeepSea',
   'size N',
   settings=_settings(),
-  reduced=tuple(Setting(name, 10, {**without_size(REDUCED), **flags, 'size': 10}) for name, flags in SYSTEMS.items()),
+  reduced=grid(SYSTEMS, 'size', (10,), **without_size(REDUCED)),
 )
 PARAMETERS = dataclasses.replace(STUDY, name='parameters', title='Trained parameters', y='parameters')
 SECONDS = dataclasses.replace(STUDY, name='seconds', title='Time to solve', y='seconds')
