@@ -1,0 +1,164 @@
+"""What the studies of the tabular theory share: settings, runs side by side, bands, tables on disk."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.figure_files import read_table
+from experiments.posterior_figures import BLUE, DARK, ORANGE
+from hyperagent_jax.checkpoint import write_atomically
+from hyperagent_jax.config import field
+from hyperagent_jax.seeds import over_seeds
+from hyperagent_jax.tabular import Problem
+
+Row = dict[str, Any]
+# Okabe and Ito's colours.
+COLOURS = (BLUE, ORANGE, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', DARK, '#777777')
+CONFIDENCE = 1.96  # standard errors of a 95% interval
+
+
+@dataclasses.dataclass(frozen=True)
+class TabularConfig:
+  """The random MDPs of the studies, and how long they are played."""
+
+  num_mdps: int = field(100, 'Random MDPs, one run of each agent on each.', low=2)
+  num_episodes: int = field(2_000, 'Episodes K of a run.', low=20)
+  num_states: int = field(10, 'States S.', low=2)
+  num_actions: int = field(3, 'Actions A.', low=2)
+  horizon: int = field(5, 'Stages H of an episode.', low=2)
+  beta: float = field(3.0, "Total of the Dirichlet prior of each next state; the theory's is at least 3.", low=1e-3)
+  index_dim: int = field(16, 'Dimension M of the index, where it is not what is varied.', low=1)
+  seed: int = field(0, 'Of all randomness.', low=0)
+
+  @property
+  def problem(self) -> Problem:
+    """What agents are told."""
+    return Problem(self.num_states, self.num_actions, self.horizon, self.num_episodes, self.beta)
+
+
+# Where --reduced is given, and a flag is not.
+REDUCED = TabularConfig(num_mdps=20, num_episodes=300)
+
+
+class Study(NamedTuple):
+  """One question, its runs, its table and its figure."""
+
+  title: str
+  columns: tuple[str, ...]
+  run: Callable[[TabularConfig, bool], Sequence[Row]]  # settings, whether reduced -> the table's rows
+  draw: Callable[[Sequence[Row]], Figure]
+  tell: Callable[[Sequence[Row]], str]  # what is printed
+
+
+class Band(NamedTuple):
+  """A mean over runs and its 95% confidence interval."""
+
+  mean: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+
+
+def band(values: Any) -> Band:  # [runs, ...]
+  """The mean over runs, plus and minus 1.96 standard errors."""
+  x = np.asarray(values, np.float64)
+  mean, error = x.mean(0), x.std(0, ddof=1) / np.sqrt(len(x))
+  return Band(mean, mean - CONFIDENCE * error, mean + CONFIDENCE * error)
+
+
+def over_runs(run: Callable[[jax.Array], Any], num_runs: int, seed: int) -> Any:
+  """A function of a key for so many keys, side by side on all devices; the same keys for the same seed."""
+  spread = over_seeds(run, (0,), 0, jax.local_devices(), 'vmap')
+  return jax.tree.map(np.asarray, jax.jit(spread)(jax.random.split(jax.random.key(seed), num_runs)))
+
+
+def checkpoints(num_episodes: int, number: int = 60) -> np.ndarray:
+  """Episodes at which curves are kept, evenly on a logarithmic axis, the first and last among them."""
+  return np.unique(np.round(np.geomspace(1, num_episodes, number)).astype(int))
+
+
+def slope(x: Any, y: Any) -> float:
+  """Of y against x on logarithmic axes, by least squares; nan where a value is not above 0."""
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  if np.any(x <= 0) or np.any(y <= 0):
+    return float('nan')
+  return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def write_rows(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+  """Writes a table, whole or not at all; numbers with six digits."""
+  text = io.StringIO(newline='')
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(columns)
+  writer.writerows([_cell(row[name]) for name in columns] for row in rows)
+  write_atomically(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> Any:
+  return f'{value:.6g}' if isinstance(value, float | np.floating) else value
+
+
+def read_rows(path: pathlib.Path, columns: Sequence[str]) -> list[Row]:
+  """A table as `write_rows` wrote it, numbers as numbers.
+
+  Raises:
+    OSError, ValueError: if it is not there, or not such a table.
+  """
+  return [{name: _number(row[name]) for name in columns} for row in read_table(str(path), columns)]
+
+
+def _number(text: str) -> Any:
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      continue
+  return text
+
+
+def groups(rows: Sequence[Row], *names: str) -> dict[Any, list[Row]]:
+  """Rows by the values of these columns, in the order in which they first appear."""
+  found: dict[Any, list[Row]] = {}
+  for row in rows:
+    key = tuple(row[name] for name in names)
+    found.setdefault(key if len(names) > 1 else key[0], []).append(row)
+  return found
+
+
+def column(rows: Sequence[Row], name: str) -> np.ndarray:
+  """A column's numbers."""
+  return np.array([row[name] for row in rows], np.float64)
+
+
+def new_figure(num_columns: int = 1, num_lines: int = 1, width: float = 5.0, height: float = 3.9) -> tuple[Figure, Any]:
+  """A figure and its axes [lines, columns]; no pyplot, whose state is global."""
+  figure = Figure((width * num_columns, height * num_lines), layout='constrained', facecolor='white')
+  axes = figure.subplots(num_lines, num_columns, squeeze=False)
+  for axis in axes.flat:
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.grid(color='#eeeeee', lw=0.7)
+  return figure, axes
+
+
+def draw_band(axis: Axes, x: Any, rows: Sequence[Row], label: str, number: int, **style: Any) -> None:
+  """A line with its confidence band, from the columns mean, low and high."""
+  look = {
+    'color': COLOURS[number % len(COLOURS)],
+    'lw': 1.6,
+    'ls': '-' if number < len(COLOURS) else (0, (4, 1.5)),
+    **style,
+  }
+  axis.plot(x, column(rows, 'mean'), label=label, **look)
+  axis.fill_between(x, column(rows, 'low'), column(rows, 'high'), color=look['color'], alpha=0.15, lw=0)
+
+
+def legend(axis: Axes, **where: Any) -> None:
+  """Without a frame, in small print."""
+  axis.legend(**{'frameon': False, 'fontsize': 8, 'handlelength': 1.8, 'labelspacing': 0.3, **where})

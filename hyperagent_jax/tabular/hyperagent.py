@@ -1,0 +1,224 @@
+"""Tabular HyperAgent (Eq. 5-7): a posterior over action values, kept up incrementally as M numbers for each.
+
+    Q(s, a, xi) = mean(s, a) + <m(s, a), xi>,   |m(s, a)|^2 close to sigma^2 / (N + beta)            (Lemma 5.1)
+
+The paper's m + sigma0 z0 is `factor` here, one vector that starts as the prior's.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperagent_jax.distributions import haar_orthogonal, make_perturbation, make_reference
+from hyperagent_jax.tabular.planning import greedy
+from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
+from hyperagent_jax.types import Array, PRNGKey
+
+
+class Parameters(NamedTuple):
+  """The numbers of a Bayesian regression of values (Table 6); sigma and mu0 may be traced."""
+
+  sigma: float  # standard deviation of a target's noise; sigma0^2 = sigma^2 / beta is the prior's variance
+  beta: float  # weight of the prior, in visits
+  prior_mean: float  # mu0
+
+
+def table_6(problem: Problem, variance: float = 6.0, scale: float = 1.0) -> Parameters:
+  """The parameters of the regret bound: sigma^2 = 6 H^2 and mu0 = H.
+
+  Args:
+    problem: gives H and beta.
+    variance: sigma^2 / H^2; RLSVI's is 3.
+    scale: times sigma. The bound needs 1; far less explores enough, see the README.
+  """
+  return Parameters(scale * variance**0.5 * problem.horizon, problem.beta, float(problem.horizon))
+
+
+class State(NamedTuple):
+  """All that is kept of the past; its size does not depend on how long that is."""
+
+  rewards: Array  # [H, S, A]
+  counts: Array  # [H, S, A, S] transitions seen
+  factor: Array  # [H, S, A, M]
+  noise_block: Array | None  # [M, M] whose rows the orthogonal perturbation deals out; None for any other
+  num_steps: Array  # [] int32
+
+
+def visits(counts: Array) -> Array:  # [..., S] -> [...]
+  """N."""
+  return jnp.sum(counts, axis=-1)
+
+
+def count(counts: Array, episode: Episode) -> Array:
+  """The counts [H, S, A, S] with an episode's transitions."""
+  stages = jnp.arange(counts.shape[0])
+  return counts.at[stages, episode.states[:-1], episode.actions, episode.states[1:]].add(1.0)
+
+
+def backup(
+  rewards: Array, counts: Array, v_next: Array, parameters: Parameters, bonus: Array, discount: float | Array = 1.0
+) -> Array:
+  """F of Eq. 7 for one stage: the posterior mean of a value, regressed towards mu0, and what the index adds.
+
+      [ beta mu0 + N (r + gamma E_{s' ~ P_hat} v(s')) ] / (N + beta) + <m, xi(s)>
+
+  Args:
+    rewards: [S, A].
+    counts: [S, A, S].
+    v_next: [S] max_a' Q(s', a').
+    parameters: beta and mu0.
+    bonus: [S, A] what the index adds.
+    discount: gamma.
+
+  Returns:
+    [S, A]. In sup norm a contraction in v, of modulus gamma max N / (N + beta) (Lemma C.1).
+  """
+  n = visits(counts)
+  total = n * rewards + discount * jnp.sum(counts * v_next, axis=-1)
+  return (parameters.beta * parameters.prior_mean + total) / (n + parameters.beta) + bonus
+
+
+def backward_values(rewards: Array, counts: Array, parameters: Parameters, bonus: Array) -> Array:
+  """The fixed point of F over stages (Eq. 6), which H applications reach: one for each stage, from the last on.
+
+  Args:
+    rewards, counts, bonus: as for `backup`, with a leading axis of stages.
+    parameters: beta and mu0.
+
+  Returns:
+    [H, S, A] the sampled action values.
+  """
+
+  def stage(v_next: Array, given: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    reward, count_here, bonus_here = given
+    q = backup(reward, count_here, v_next, parameters, bonus_here)
+    return jnp.max(q, axis=-1), q
+
+  start = jnp.zeros(rewards.shape[1], rewards.dtype)
+  return jax.lax.scan(stage, start, (rewards, counts, bonus), reverse=True)[1]
+
+
+def fixed_point(
+  rewards: Array, counts: Array, parameters: Parameters, bonus: Array, discount: Array, num_iterations: int
+) -> Array:
+  """Q after so many applications of F to a table of mu0, without stages (Eq. 6, discounted).
+
+  Args:
+    rewards: [S, A].
+    counts: [S, A, S].
+    parameters: beta and mu0.
+    bonus: [S, A] what the index of each state adds.
+    discount: [] gamma.
+    num_iterations: by Lemma C.1 the error falls by gamma max N / (N + beta) with each.
+
+  Returns:
+    [S, A].
+  """
+
+  def iterate(q: Array, _: None) -> tuple[Array, None]:
+    return backup(rewards, counts, jnp.max(q, axis=-1), parameters, bonus, discount), None
+
+  return jax.lax.scan(iterate, jnp.full_like(rewards, parameters.prior_mean), None, num_iterations)[0]
+
+
+def update_factor(factor: Array, n: Array, noise: Array, parameters: Parameters) -> Array:
+  """Eq. 5 for one visited state and action: [ (N + beta) m + sigma z ] / (N + 1 + beta).
+
+  Args:
+    factor: [M] m before the visit.
+    n: [] visits before it.
+    noise: [M] the visit's perturbation z.
+    parameters: sigma and beta.
+  """
+  weight = n + parameters.beta
+  return (weight * factor + parameters.sigma * noise) / (weight + 1.0)
+
+
+def make_hyperagent(
+  problem: Problem,
+  index_dim: int,
+  parameters: Parameters | None = None,
+  reference: str = 'gaussian',
+  perturbation: str = 'sphere',
+  independent: bool = True,
+  num_indices: int = 1,
+  perturbed: bool = True,
+  num_nonzero: int = 1,
+) -> TabularAgent:
+  """Tabular HyperAgent.
+
+  Args:
+    problem: S, A, H, K and beta.
+    index_dim: M, of order log(SAHK) in the theory.
+    parameters: Table 6's by default.
+    reference: distribution of the index, one of `distributions.REFERENCES`, scaled to unit variance; one_hot is
+      the choice of an ensemble's member, and not scaled.
+    perturbation: distribution of z, one of `distributions.PERTURBATIONS`, scaled to E|z|^2 = 1; for the members of an
+      ensemble, of unit variance each.
+    independent: whether each state draws its own index (the theory's) or one is shared by an episode.
+    num_indices: K of optimistic index sampling; a state's value is its best under any of them (Eq. 8-9).
+    perturbed: whether visits are perturbed; without, the factor is that of the prior, fading as 1/N.
+    num_nonzero: of the sparse distributions.
+
+  Returns:
+    A `TabularAgent` whose state is a `State`.
+
+  Raises:
+    ValueError: on a distribution that does not exist, or an index_dim or num_indices below 1.
+  """
+  if index_dim < 1 or num_indices < 1:
+    raise ValueError(f'index_dim={index_dim}, num_indices={num_indices}: must be at least 1')
+  chosen = table_6(problem) if parameters is None else parameters
+  index_of = make_reference(reference, index_dim, num_nonzero, unit_variance=True)
+  noise_of = make_perturbation(perturbation, index_dim, num_nonzero)
+  of_ensemble = reference == 'one_hot'
+  # E|z|^2 = M v. An ensemble's member reads one component of z, which must have unit variance.
+  length = (1.0 if of_ensemble else index_dim**-0.5) * noise_of.second_moment**-0.5
+  in_blocks = perturbation == 'orthogonal'
+  horizon, num_states, _ = problem.shape
+
+  def prior_factor(key: PRNGKey) -> Array:  # sigma0 z0
+    if of_ensemble:
+      z0 = jax.random.normal(key, (*problem.shape, index_dim))
+    else:
+      number = horizon * num_states * problem.num_actions
+      z0 = make_reference('sphere', index_dim).sample(key, number).reshape(*problem.shape, index_dim)
+    return chosen.sigma * chosen.beta**-0.5 * z0
+
+  def init(key: PRNGKey, rewards: Array) -> State:
+    block = jnp.zeros((index_dim, index_dim)) if in_blocks else None
+    counts = jnp.zeros((*problem.shape, num_states), rewards.dtype)
+    return State(rewards, counts, prior_factor(key).astype(rewards.dtype), block, jnp.zeros((), jnp.int32))
+
+  def policy(state: State, key: PRNGKey) -> Array:
+    number = horizon * num_states if independent else 1
+    index = index_of.sample(key, number * num_indices).reshape(num_indices, number, index_dim)
+    index = jnp.broadcast_to(index, (num_indices, horizon * num_states, index_dim))
+    index = index.reshape(num_indices, horizon, num_states, 1, index_dim)
+    bonus = jnp.max(jnp.sum(state.factor * index, axis=-1), axis=0)  # [H, S, A]
+    return greedy(backward_values(state.rewards, state.counts, chosen, bonus))
+
+  def draw_noise(state: State, key: PRNGKey) -> tuple[Array | None, Array]:
+    """The block of perturbations from now on, and z [H, M] of an episode; orthogonal ones are dealt row by row."""
+    if not in_blocks:
+      return None, length * noise_of.sample(key, horizon)
+    row = state.num_steps % index_dim
+    new = jax.vmap(haar_orthogonal, in_axes=(0, None))(jax.random.split(key, -(-horizon // index_dim) + 1), index_dim)
+    # At row 0 a block begins; otherwise the rest of the last one goes first.
+    dealt = jnp.where(row == 0, new, jnp.concatenate([state.noise_block[None], new[:-1]])).reshape(-1, index_dim)
+    rows = row + jnp.arange(horizon)
+    last = (row + horizon - 1) // index_dim
+    block = jax.lax.dynamic_slice_in_dim(dealt, last * index_dim, index_dim)
+    return block, length * index_dim**0.5 * noise_of.second_moment**0.5 * dealt[rows]
+
+  def update(state: State, episode: Episode, key: PRNGKey) -> State:
+    block, noise = draw_noise(state, key)
+    where = (jnp.arange(horizon), episode.states[:-1], episode.actions)
+    n = visits(state.counts[where])  # [H]
+    scale = chosen._replace(sigma=chosen.sigma if perturbed else 0.0)
+    new = jax.vmap(update_factor, in_axes=(0, 0, 0, None))(state.factor[where], n, noise, scale)  # [H, M]
+    factor = state.factor.at[where].set(new)
+    return State(state.rewards, count(state.counts, episode), factor, block, state.num_steps + horizon)
+
+  return TabularAgent(init, policy, update)
