@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari bsuite study test bench clean
+.PHONY: deep-sea atari bsuite study tabular test bench clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -20,6 +20,9 @@ bsuite: $(READY)  ## ten of bsuite's 468 ids, 200 episodes each, with scores and
 study: $(READY)  ## a small version of the whole DeepSea study
 	$(BIN)/python -m experiments.studies --reduced --output_dir=runs/reduced_study
 	$(BIN)/python -m experiments.studies.posterior_quality --reduced --output_dir=runs/reduced_study
+
+tabular: $(READY)  ## a small version of the studies of the theory, within 3 minutes
+	$(BIN)/python -m experiments.tabular --reduced --output_dir=runs/reduced_tabular
 
 test: $(READY)  ## checks the style and runs the test suite
 	$(BIN)/ruff check .

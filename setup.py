@@ -27,7 +27,8 @@ setuptools.setup(
   python_requires='>=3.11',
   packages=[
     *('hyperagent_jax', 'hyperagent_jax.baselines', 'hyperagent_jax.data', 'hyperagent_jax.envs'),
-    *('experiments', 'experiments.studies'),
+    'hyperagent_jax.tabular',
+    *('experiments', 'experiments.studies', 'experiments.tabular'),
   ],
   package_data={
     'hyperagent_jax': ['py.typed'],

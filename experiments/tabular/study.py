@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments.figure_files import read_table
 from experiments.posterior_figures import BLUE, DARK, ORANGE
+from hyperagent_jax import tabular
 from hyperagent_jax.checkpoint import write_atomically
 from hyperagent_jax.config import field
 from hyperagent_jax.seeds import over_seeds
@@ -73,10 +75,39 @@ def band(values: Any) -> Band:  # [runs, ...]
   return Band(mean, mean - CONFIDENCE * error, mean + CONFIDENCE * error)
 
 
-def over_runs(run: Callable[[jax.Array], Any], num_runs: int, seed: int) -> Any:
-  """A function of a key for so many keys, side by side on all devices; the same keys for the same seed."""
-  spread = over_seeds(run, (0,), 0, jax.local_devices(), 'vmap')
-  return jax.tree.map(np.asarray, jax.jit(spread)(jax.random.split(jax.random.key(seed), num_runs)))
+# Half the time to compile, which is most of a study's, and programs of small arrays are no slower for it.
+COMPILER_OPTIONS = {'xla_backend_optimization_level': 1}
+
+
+def over_runs(run: Callable[..., Any], num_runs: int, seed: int, *stacked: Any) -> Any:
+  """A function of a key, and of one of each stacked pytree, for so many keys, side by side on all devices.
+
+  Args:
+    run: (key, ...) -> a pytree of arrays.
+    num_runs: how many; the same seed gives the same keys.
+    seed: of the keys.
+    *stacked: pytrees of arrays with a leading axis of runs.
+
+  Returns:
+    The results as NumPy arrays with a leading axis of runs.
+  """
+  spread = over_seeds(run, (0,) * (1 + len(stacked)), 0, jax.local_devices(), 'vmap')
+  keys = jax.random.split(jax.random.key(seed), num_runs)
+  return jax.tree.map(np.asarray, jax.jit(spread, compiler_options=COMPILER_OPTIONS)(keys, *stacked))
+
+
+@functools.cache
+def random_mdps(problem: Problem, num_mdps: int, seed: int) -> tabular.MDP:
+  """MDPs [num_mdps, ...] of these sizes, the same for all agents and studies with this seed."""
+  make = lambda key: tabular.random_mdp(key, problem.num_states, problem.num_actions, problem.horizon, problem.beta)
+  return over_runs(make, num_mdps, seed)
+
+
+def regrets_on_random_mdps(agent: tabular.TabularAgent, settings: TabularConfig) -> np.ndarray:
+  """Regret [runs, K] of each episode, each run on an MDP of its own."""
+  mdps = random_mdps(settings.problem._replace(num_episodes=0), settings.num_mdps, settings.seed)
+  run = lambda key, mdp: tabular.play(agent, mdp, settings.num_episodes, key)[0]
+  return over_runs(run, settings.num_mdps, settings.seed + 1, mdps)
 
 
 def checkpoints(num_episodes: int, number: int = 60) -> np.ndarray:

@@ -42,7 +42,7 @@ def make_ucbvi(problem: Problem, scale: float = 1.0, delta: float = 0.05) -> Tab
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
       reward, count_here, most = given
       n = visits(count_here)
-      mean = jnp.sum(count_here * v_next, axis=-1) / jnp.maximum(n, 1.0)
+      mean = jnp.sum(count_here * v_next[None, None], axis=-1) / jnp.maximum(n, 1.0)
       bonus = scale * 7.0 * horizon * log * jax.lax.rsqrt(jnp.maximum(n, 1.0))
       q = jnp.where(n > 0, jnp.minimum(reward + mean + bonus, most), most)
       return jnp.max(q, axis=-1), q
@@ -66,9 +66,9 @@ def make_bayes_ucbvi(
 ) -> TabularAgent:
   """Bayes-UCBVI (Tiapkin et al. 2022): a quantile of each value's posterior takes the place of a bonus.
 
-  Next states are Dirichlet with the visits as parameters; beside them stands an optimistic outcome, worth the most that
-  is left, with `prior_visits`. The quantile is taken over B samples. A cell's samples are drawn anew when it is visited;
-  until then they are of the right posterior, and only the values that they weigh change.
+  Next states are Dirichlet with the visits as parameters; beside them stands an optimistic outcome, worth the most
+  that is left, with `prior_visits`. The quantile is taken over B samples. A cell's samples are drawn anew when it is
+  visited; until then they are of the right posterior, and only the values that they weigh change.
 
   Args:
     problem: S, A, H.
@@ -96,7 +96,7 @@ def make_bayes_ucbvi(
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
       reward, weights, most_next = given
       worth = jnp.append(v_next, most_next)
-      q = reward + upper(jnp.sum(weights * worth, axis=-1), quantile)
+      q = reward + upper(jnp.sum(weights * worth[None, None, None], axis=-1), quantile)
       return jnp.max(q, axis=-1), q
 
     most_next = most_left(horizon).astype(state.rewards.dtype) - 1.0  # from the next stage on
@@ -126,13 +126,13 @@ def make_incre_bayes_ucbvi(
   """Incre-Bayes-UCBVI (after Tiapkin et al. 2022): the same quantile by a Bayesian bootstrap kept up visit by visit.
 
   Each of B averages weighs the targets r + v(s') of a cell by its own Exp(1) numbers, and the optimistic outcome by
-  the sum of n0 of them. Only visited cells change, and with the values of that time, so that news travels back one stage
-  an episode: constant cost, like HyperAgent's, and no model.
+  the sum of n0 of them. Only visited cells change, and with the values of that time, so that news travels back one
+  stage an episode: constant cost, like HyperAgent's, and no model.
 
   Args:
     problem, num_samples, quantile, prior_visits: as for `make_bayes_ucbvi`.
   """
-  horizon, num_states, _ = problem.shape
+  horizon = problem.horizon
 
   def init(key: PRNGKey, rewards: Array) -> Averages:
     shape = (*problem.shape, num_samples)

@@ -18,7 +18,7 @@ class Plan(NamedTuple):
 
 def expected(transitions: Array, values: Array) -> Array:  # [..., S], [S] -> [...]
   """The mean value of the next state; a product and a sum, which XLA fuses, where a small batched product is a call."""
-  return jnp.sum(transitions * values, axis=-1)
+  return jnp.sum(transitions * jnp.broadcast_to(values, transitions.shape), axis=-1)
 
 
 def backward_induction(transitions: Array, rewards: Array) -> Plan:

@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.tabular.gamma import dirichlet
-from hyperagent_jax.tabular.hyperagent import Parameters, backward_values, count, make_hyperagent, table_6, visits
+from hyperagent_jax.tabular.hyperagent import (
+  Parameters,
+  backup,
+  backward_values,
+  by_stage,
+  count,
+  make_hyperagent,
+  table_6,
+  visits,
+)
 from hyperagent_jax.tabular.mdp import MDP
 from hyperagent_jax.tabular.planning import backward_induction, greedy
 from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
@@ -57,7 +66,8 @@ def make_rlsvi(problem: Problem, parameters: Parameters | None = None) -> Tabula
   chosen = table_6(problem, RLSVI_VARIANCE) if parameters is None else parameters
 
   def policy(state: Counts, key: PRNGKey) -> Array:
-    spread = chosen.sigma * jax.lax.rsqrt(visits(state.counts) + chosen.beta)
+    sigma = by_stage(chosen.sigma, problem.horizon)[:, None, None]
+    spread = sigma * jax.lax.rsqrt(visits(state.counts) + chosen.beta)
     noise = spread * jax.random.normal(key, problem.shape, state.rewards.dtype)
     return greedy(backward_values(state.rewards, state.counts, chosen, noise))
 
@@ -103,7 +113,8 @@ def make_lmc_lsvi(problem: Problem, parameters: Parameters | None = None, num_in
   horizon = problem.horizon
 
   def init(key: PRNGKey, rewards: Array) -> Langevin:
-    return Langevin(*init_counts(key, rewards), jnp.full_like(rewards, chosen.prior_mean))
+    start = by_stage(chosen.prior_mean, horizon)[:, None, None]
+    return Langevin(*init_counts(key, rewards), jnp.broadcast_to(start, rewards.shape).astype(rewards.dtype))
 
   def update(state: Langevin, episode: Episode, key: PRNGKey) -> Langevin:
     counts = count(state.counts, episode)
@@ -111,20 +122,20 @@ def make_lmc_lsvi(problem: Problem, parameters: Parameters | None = None, num_in
     most = jnp.arange(horizon, 0, -1, dtype=state.rewards.dtype)  # H - h
 
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
-      reward, count_here, start, noises, bound = given
-      n = visits(count_here)
-      weight = n + chosen.beta
+      reward, count_here, start, noises, bound, sigma, prior_mean = given
+      weight = visits(count_here) + chosen.beta
       step = 0.25 / jnp.max(weight)
-      total = chosen.beta * chosen.prior_mean + n * reward + jnp.sum(count_here * v_next, axis=-1)
-      jump = jnp.sqrt(4.0 * step) * chosen.sigma  # sqrt(2 eta / tau)
+      mean = backup(reward, count_here, v_next, chosen._replace(prior_mean=prior_mean), jnp.zeros_like(reward))
+      jump = jnp.sqrt(4.0 * step) * sigma  # sqrt(2 eta / tau)
 
       def move(w: Array, noise: Array) -> tuple[Array, None]:
-        return w - step * 2.0 * (weight * w - total) + jump * noise, None
+        return w - step * 2.0 * weight * (w - mean) + jump * noise, None
 
       q = jax.lax.scan(move, start, noises)[0]
       return jnp.clip(jnp.max(q, axis=-1), 0.0, bound), q
 
-    given = (state.rewards, counts, state.q, noise, most)
+    of_stages = (by_stage(x, horizon).astype(noise.dtype) for x in (chosen.sigma, chosen.prior_mean))
+    given = (state.rewards, counts, state.q, noise, most, *of_stages)
     q = jax.lax.scan(stage, jnp.zeros(problem.num_states, noise.dtype), given, reverse=True)[1]
     return Langevin(state.rewards, counts, q)
 

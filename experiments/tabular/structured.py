@@ -1,0 +1,88 @@
+"""RiverSwim and DeepSea: MDPs in which acting at random does not find the reward."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.tabular import agents
+from experiments.tabular.study import (
+  Row,
+  Study,
+  TabularConfig,
+  band,
+  checkpoints,
+  column,
+  draw_band,
+  groups,
+  legend,
+  new_figure,
+  over_runs,
+)
+from hyperagent_jax import tabular
+from hyperagent_jax.metrics import format_table
+from hyperagent_jax.tabular.hyperagent import informed
+from hyperagent_jax.tabular.types import Problem, TabularAgent
+
+COLUMNS = ('mdp', 'agent', 'episode', 'mean', 'low', 'high', 'num_runs')
+RIVER, RIVER_HORIZON, SEA = 6, 20, 12
+BETA = 1.0  # weight of the prior: transitions here are far more certain than a Dirichlet of total 3
+
+
+def chosen(problem: Problem, dim: int) -> dict[str, TabularAgent]:
+  """One of each kind, with practical constants."""
+  return {
+    **agents.with_parameters(problem, dim, informed(problem, **agents.NEUTRAL)),
+    'UCBVI': tabular.make_ucbvi(problem, agents.SCALE['UCBVI']),
+    **agents.without_constants(problem),
+  }
+
+
+def run(settings: TabularConfig, reduced: bool) -> list[Row]:
+  """All agents on both MDPs; the MDP is one, the runs are many."""
+  river, sea = (4, 10, 6) if reduced else (RIVER, RIVER_HORIZON, SEA), 6 if reduced else SEA
+  cases: dict[str, tuple[tabular.MDP, Problem]] = {
+    f'RiverSwim {river[0]}': (
+      tabular.river_swim(river[0], river[1]),
+      Problem(river[0], 2, river[1], settings.num_episodes, BETA),
+    ),
+    f'DeepSea {sea}': (tabular.deep_sea(sea), Problem(sea, 2, sea, settings.num_episodes, BETA)),
+  }
+  episodes = checkpoints(settings.num_episodes)
+  rows: list[Row] = []
+  for of, (mdp, problem) in cases.items():
+    for name, agent in chosen(problem, settings.index_dim).items():
+      played: Callable = lambda key, agent=agent, mdp=mdp: tabular.play(agent, mdp, settings.num_episodes, key)[0]
+      regrets = over_runs(played, settings.num_mdps, settings.seed)
+      means = band(np.cumsum(regrets, axis=1, dtype=np.float64)[:, episodes - 1])
+      for k, mean, low, high in zip(episodes, *means, strict=True):
+        place = {'mdp': of, 'agent': name, 'episode': int(k), 'num_runs': settings.num_mdps}
+        rows.append({**place, 'mean': mean, 'low': low, 'high': high})
+      print(f'  {of}, {name}: {rows[-1]["mean"]:,.1f}', flush=True)
+  return rows
+
+
+def tell(rows: Sequence[Row]) -> str:
+  """Regret in the end."""
+  lines = [
+    (mdp, name, f'{mine[-1]["mean"]:,.1f}', f'{mine[-1]["low"]:,.1f} to {mine[-1]["high"]:,.1f}')
+    for (mdp, name), mine in groups(rows, 'mdp', 'agent').items()
+  ]
+  header = ('MDP', 'agent', f'regret after {rows[-1]["episode"]:,} episodes', '95% interval')
+  return format_table(header, lines) + f'\nMeans of {rows[0]["num_runs"]} runs.'
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+  """A panel for each MDP."""
+  panels = groups(rows, 'mdp')
+  figure, axes = new_figure(len(panels), width=5.4, height=4.4)
+  for axis, (mdp, mine) in zip(axes[0], panels.items(), strict=True):
+    for number, (name, series) in enumerate(groups(mine, 'agent').items()):
+      draw_band(axis, column(series, 'episode'), series, name, number)
+    axis.set(xscale='log', yscale='log', xlabel='episodes', title=mdp)
+    legend(axis)
+  axes[0, 0].set_ylabel('cumulative regret')
+  return figure
+
+
+STUDY = Study('RiverSwim and DeepSea', COLUMNS, run, draw, tell)
