@@ -66,8 +66,11 @@ class HyperQ(NamedTuple):
   def at(self, index: Array) -> Array:  # [..., M] -> [..., A]
     """Action values under one index or a stack of them."""
     if index.ndim > 1:
-      return jax.vmap(self.at)(index)
-    # A product and a sum: XLA fuses them, where a batched matrix product this small would be a call.
+      # A product of matrices: 2 to 9 times faster than sums of products for many indices, and jaxlib 0.10.2 gets such
+      # sums wrong on CPU where thousands of indices meet one state.
+      values = jnp.einsum('...m,am->...a', index, self.factor, precision='highest')
+      return jnp.broadcast_to(self.mean, values.shape) + values
+    # For one index XLA fuses a product and a sum, where a matrix product this small would be a call.
     return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
 
   def supremum(self, radius: float) -> Array:  # -> [A]

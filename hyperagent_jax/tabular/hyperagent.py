@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.distributions import haar_orthogonal, make_perturbation, make_reference
-from hyperagent_jax.tabular.planning import greedy
+from hyperagent_jax.tabular.planning import expected, greedy
 from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
 from hyperagent_jax.types import Array, PRNGKey
 
 
 class Parameters(NamedTuple):
-  """The numbers of a Bayesian regression of values (Table 6); sigma and mu0 may be arrays [H], and traced."""
+  """The numbers of a Bayesian regression of values (Table 6).
+
+  sigma and mu0 may be arrays [H], and traced; the others are part of the program.
+  """
 
   sigma: float | Array  # standard deviation of a target's noise; sigma0^2 = sigma^2 / beta is the prior's variance
   beta: float  # weight of the prior, in visits
@@ -99,7 +102,7 @@ def backup(
     [S, A]. In sup norm a contraction in v, of modulus gamma max N / (N + beta) (Lemma C.1).
   """
   n = visits(counts)
-  total = discount * jnp.sum(counts * v_next[None, None], axis=-1)
+  total = discount * expected(counts, v_next)
   if not parameters.known_rewards:
     total = total + n * rewards
   mean = (parameters.beta * parameters.prior_mean + total) / (n + parameters.beta)
@@ -223,8 +226,8 @@ def make_hyperagent(
     number = horizon * num_states if independent else 1
     index = index_of.sample(key, number * num_indices).reshape(num_indices, number, index_dim)
     index = jnp.broadcast_to(index, (num_indices, horizon * num_states, index_dim))
-    index = index.reshape(num_indices, horizon, num_states, 1, index_dim)
-    bonus = jnp.max(jnp.sum(state.factor[None] * index, axis=-1), axis=0)  # [H, S, A]
+    index = index.reshape(num_indices, horizon, num_states, index_dim)
+    bonus = jnp.max(jnp.einsum('hsam,khsm->khsa', state.factor, index, precision='highest'), axis=0)
     return greedy(backward_values(state.rewards, state.counts, chosen, bonus))
 
   def draw_noise(state: State, key: PRNGKey) -> tuple[Array | None, Array]:

@@ -1,4 +1,4 @@
-"""The MDPs of the theory: random ones, DeepSea, RiverSwim, and the one that shows uncertainty spreading."""
+"""The MDPs of the theory: random ones, DeepSea and RiverSwim."""
 
 from typing import NamedTuple
 
@@ -54,6 +54,8 @@ def random_discounted_mdp(
 
 def deep_sea(size: int, mapping_seed: int | None = None) -> MDP:
   """bsuite's deterministic DeepSea: N columns as states, N rows as stages, and at most 0.99 to gain.
+
+  Moving right costs 0.01 / N: the one reward here outside [0, 1].
 
   Args:
     size: N, at least 2.

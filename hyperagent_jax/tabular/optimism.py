@@ -8,7 +8,7 @@ import numpy as np
 
 from hyperagent_jax.tabular.gamma import standard_gamma
 from hyperagent_jax.tabular.hyperagent import count, visits
-from hyperagent_jax.tabular.planning import greedy
+from hyperagent_jax.tabular.planning import expected, greedy
 from hyperagent_jax.tabular.sampling import Counts, init_counts, update_counts
 from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
 from hyperagent_jax.types import Array, PRNGKey
@@ -42,7 +42,7 @@ def make_ucbvi(problem: Problem, scale: float = 1.0, delta: float = 0.05) -> Tab
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
       reward, count_here, most = given
       n = visits(count_here)
-      mean = jnp.sum(count_here * v_next[None, None], axis=-1) / jnp.maximum(n, 1.0)
+      mean = expected(count_here, v_next) / jnp.maximum(n, 1.0)
       bonus = scale * 7.0 * horizon * log * jax.lax.rsqrt(jnp.maximum(n, 1.0))
       q = jnp.where(n > 0, jnp.minimum(reward + mean + bonus, most), most)
       return jnp.max(q, axis=-1), q
@@ -96,7 +96,7 @@ def make_bayes_ucbvi(
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
       reward, weights, most_next = given
       worth = jnp.append(v_next, most_next)
-      q = reward + upper(jnp.sum(weights * worth[None, None, None], axis=-1), quantile)
+      q = reward + upper(expected(weights, worth), quantile)
       return jnp.max(q, axis=-1), q
 
     most_next = most_left(horizon).astype(state.rewards.dtype) - 1.0  # from the next stage on

@@ -17,8 +17,12 @@ class Plan(NamedTuple):
 
 
 def expected(transitions: Array, values: Array) -> Array:  # [..., S], [S] -> [...]
-  """The mean value of the next state; a product and a sum, which XLA fuses, where a small batched product is a call."""
-  return jnp.sum(transitions * jnp.broadcast_to(values, transitions.shape), axis=-1)
+  """The mean value of the next state; for counts in the place of probabilities, the sum.
+
+  A product of matrices, which is faster than a sum of products, and which jaxlib 0.10.2 gets right on CPU where one MDP
+  meets thousands of values.
+  """
+  return jnp.einsum('...s,s->...', transitions, values, precision='highest')
 
 
 def backward_induction(transitions: Array, rewards: Array) -> Plan:
@@ -62,7 +66,7 @@ def occupancy(mdp: MDP, policy: Array) -> Array:  # [H, S, A] -> [H, S]
   def stage(here: Array, given: tuple[Array, Array]) -> tuple[Array, Array]:
     transition, probabilities = given
     taken = here[:, None] * probabilities  # [S, A]
-    return jnp.sum(taken[..., None] * transition, axis=(0, 1)), here
+    return jnp.einsum('sa,sat->t', taken, transition, precision='highest'), here
 
   return jax.lax.scan(stage, mdp.initial, (mdp.transitions, policy))[1]
 
