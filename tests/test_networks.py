@@ -110,6 +110,14 @@ def test_hyper_q_at_by_hand_for_one_index_and_for_a_stack():
   np.testing.assert_allclose(stack, [[[1.0, -2.0], [-1.0, -2.5]]])
 
 
+def test_hyper_q_at_many_indices_is_numpys():
+  # jaxlib 0.10.2 gets a sum over a broadcast product of these sizes wrong on CPU.
+  random = np.random.RandomState(2)
+  mean, factor, index = (random.randn(*shape).astype(np.float32) for shape in ((10,), (10, 10), (8_000, 10)))
+  best = jax.jit(lambda q, index: jnp.max(q.at(index), axis=-1))(HyperQ(mean, factor), index)
+  np.testing.assert_allclose(best, np.max(mean + index @ factor.T, axis=-1), rtol=1e-4, atol=1e-4)
+
+
 def test_reachable_cells_have_distinct_rows_in_order_and_all_others_the_row_past_the_end():
   rows = np.asarray(deep_sea_row(jnp.asarray(ALL_CELLS), SIZE))
   np.testing.assert_array_equal(rows[REACHABLE], np.arange(10))

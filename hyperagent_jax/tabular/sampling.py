@@ -101,9 +101,9 @@ def make_lmc_lsvi(problem: Problem, parameters: Parameters | None = None, num_in
 
   With L = (N + beta) (w - mean)^2 + const, the loss of a stage, J steps of
       w <- w - eta dL/dw + sqrt(2 eta / tau) N(0, 1),   tau = 1 / (2 sigma^2),   eta = 1 / (4 (max N + beta))
-  approach N(mean, c sigma^2 / (N + beta)), RLSVI's posterior but for c = 1 / (1 - (N + beta) / (4 (max N + beta))), which
-  a step of finite size adds: 1 for rare cells, 4/3 for the most visited. eta is the paper's, one for all states of a
-  stage, so that rarely visited ones move slowly. Values are cut to [0, H - h] as there.
+  approach N(mean, c sigma^2 / (N + beta)), RLSVI's posterior but for c = 1 / (1 - (N + beta) / (4 (max N + beta))),
+  which a step of finite size adds: 1 for rare cells, 4/3 for the most visited. eta is the paper's, one for all states
+  of a stage, so that rarely visited ones move slowly. Values are cut to [0, H - h] as there.
 
   Args:
     problem: S, A, H and beta.
