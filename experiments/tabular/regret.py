@@ -13,7 +13,7 @@ from experiments.tabular.study import (
   band,
   checkpoints,
   column,
-  draw_band,
+  draw_curves,
   groups,
   legend,
   new_figure,
@@ -76,10 +76,13 @@ def draw(rows: Sequence[Row]) -> Figure:
   figure, axes = new_figure(2, width=5.6, height=4.6)
   numbers = {name: i for i, name in enumerate(dict.fromkeys(row['agent'] for row in rows))}
   for axis, constants in zip(axes[0], CONSTANTS[:2], strict=True):
-    for (of, name), mine in groups(rows, 'constants', 'agent').items():
-      if of in (constants, 'none'):
-        draw_band(axis, column(mine, 'episode'), mine, f'{name} ({slope_of(mine):.2f})', numbers[name])
-    axis.set(xscale='log', yscale='log', xlabel='episodes', title=f'{constants} constants')
+    curves = {
+      name: (mine, f'{name} ({slope_of(mine):.2f})')
+      for (of, name), mine in groups(rows, 'constants', 'agent').items()
+      if of in (constants, 'none')
+    }
+    draw_curves(axis, curves, numbers)
+    axis.set_title("the theory's constants" if constants == 'theory' else f'{constants} constants')
     legend(axis, title='agent (slope at the end)', title_fontsize=8)
   axes[0, 0].set_ylabel('cumulative Bayesian regret')
   axes[0, 1].sharey(axes[0, 0])

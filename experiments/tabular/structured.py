@@ -12,8 +12,7 @@ from experiments.tabular.study import (
   TabularConfig,
   band,
   checkpoints,
-  column,
-  draw_band,
+  draw_curves,
   groups,
   legend,
   new_figure,
@@ -76,10 +75,10 @@ def draw(rows: Sequence[Row]) -> Figure:
   """A panel for each MDP."""
   panels = groups(rows, 'mdp')
   figure, axes = new_figure(len(panels), width=5.4, height=4.4)
+  numbers = {name: i for i, name in enumerate(groups(rows, 'agent'))}
   for axis, (mdp, mine) in zip(axes[0], panels.items(), strict=True):
-    for number, (name, series) in enumerate(groups(mine, 'agent').items()):
-      draw_band(axis, column(series, 'episode'), series, name, number)
-    axis.set(xscale='log', yscale='log', xlabel='episodes', title=mdp)
+    draw_curves(axis, {name: (series, name) for name, series in groups(mine, 'agent').items()}, numbers)
+    axis.set_title(mdp)
     legend(axis)
   axes[0, 0].set_ylabel('cumulative regret')
   return figure

@@ -190,6 +190,20 @@ def draw_band(axis: Axes, x: Any, rows: Sequence[Row], label: str, number: int, 
   axis.fill_between(x, column(rows, 'low'), column(rows, 'high'), color=look['color'], alpha=0.15, lw=0)
 
 
+def draw_curves(axis: Axes, curves: Mapping[str, tuple[Sequence[Row], str]], numbers: Mapping[str, int]) -> None:
+  """Agents' curves over episodes, the legend from the highest at the end to the lowest; HyperAgent's are wider.
+
+  Args:
+    axis: where.
+    curves: agent -> its rows and its label.
+    numbers: agent -> number of its colour.
+  """
+  for name, (rows, label) in sorted(curves.items(), key=lambda item: -item[1][0][-1]['mean']):
+    own = name.startswith('HyperAgent')
+    draw_band(axis, column(rows, 'episode'), rows, label, numbers[name], lw=2.8 if own else 1.3, zorder=3 - own)
+  axis.set(xscale='log', yscale='log', xlabel='episodes')
+
+
 def legend(axis: Axes, **where: Any) -> None:
   """Without a frame, in small print."""
   axis.legend(**{'frameon': False, 'fontsize': 8, 'handlelength': 1.8, 'labelspacing': 0.3, **where})
