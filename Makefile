@@ -22,7 +22,8 @@ study: $(READY)  ## a small version of the whole DeepSea study
 	$(BIN)/python -m experiments.studies.posterior_quality --reduced --output_dir=runs/reduced_study
 
 tabular: $(READY)  ## a small version of the studies of the theory, within 3 minutes
-	$(BIN)/python -m experiments.tabular --reduced --output_dir=runs/reduced_tabular
+	$(BIN)/python -m experiments.tabular --reduced --output_dir=runs/reduced_tabular \
+	  --study=regret,index_dim,posterior,contraction,spreading,computation,bridge
 
 test: $(READY)  ## checks the style and runs the test suite
 	$(BIN)/ruff check .
