@@ -52,9 +52,20 @@ def _sparse(key: PRNGKey, num: int, dim: int, num_nonzero: int) -> Array:
 
 
 def haar_orthogonal(key: PRNGKey, dim: int) -> Array:
-  """A matrix [M, M] uniform over the orthogonal group: QR of a Gaussian matrix with R's diagonal made positive."""
-  q, r = jnp.linalg.qr(jax.random.normal(key, (dim, dim)))
-  return q * jnp.sign(jnp.diagonal(r))[None, :]
+  """A matrix [M, M] uniform over the orthogonal group: a Gaussian one, its rows made orthonormal one after the other.
+
+  Gram and Schmidt's way, each row twice, which leaves nothing but rounding. Not LAPACK's QR: on CPU, batches of it that
+  run on several devices at once can wait for each other for ever (jaxlib 0.10.2).
+  """
+  rows = jax.random.normal(key, (dim, dim))
+
+  def add(basis: Array, given: tuple[Array, Array]) -> tuple[Array, None]:
+    number, row = given
+    for _ in range(2):
+      row = row - (basis @ row) @ basis  # rows to come are still 0
+    return basis.at[number].set(row * jax.lax.rsqrt(jnp.sum(row * row))), None
+
+  return jax.lax.scan(add, jnp.zeros_like(rows), (jnp.arange(dim), rows))[0]
 
 
 def _orthogonal(key: PRNGKey, num: int, dim: int) -> Array:
