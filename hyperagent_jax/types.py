@@ -64,14 +64,16 @@ class HyperQ(NamedTuple):
   factor: Array  # [A, M]
 
   def at(self, index: Array) -> Array:  # [..., M] -> [..., A]
-    """Action values under one index or a stack of them."""
-    if index.ndim > 1:
-      # A product of matrices: 2 to 9 times faster than sums of products for many indices, and jaxlib 0.10.2 gets such
-      # sums wrong on CPU where thousands of indices meet one state.
-      values = jnp.einsum('...m,am->...a', index, self.factor, precision='highest')
-      return jnp.broadcast_to(self.mean, values.shape) + values
-    # For one index XLA fuses a product and a sum, where a matrix product this small would be a call.
-    return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
+    """Action values under one index or a stack of them.
+
+    Pass a stack instead of vmapping over thousands of indices: of one state, jaxlib 0.10.2 gets such sums wrong on CPU.
+    """
+    if index.ndim == 1:  # XLA fuses a product and a sum, where a matrix product this small would be a call
+      return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
+    if index.shape[0] == 1:
+      return self.at(index[0])[None]
+    values = jnp.einsum('...m,am->...a', index, self.factor, precision='highest')
+    return jnp.broadcast_to(self.mean, values.shape) + values
 
   def supremum(self, radius: float) -> Array:  # -> [A]
     """The greatest value of each action under any index on a sphere: mean + radius |factor|."""

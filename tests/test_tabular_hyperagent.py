@@ -12,6 +12,7 @@ from scipy import stats
 from hyperagent_jax.distributions import PERTURBATIONS, REFERENCES, make_perturbation
 from hyperagent_jax.tabular import MDP, Episode, Problem, TabularAgent, make_hyperagent, make_rlsvi, play
 from hyperagent_jax.tabular.hyperagent import Parameters, State, backup, backward_values, fixed_point, table_6, visits
+from hyperagent_jax.tabular.laws import make_laws
 from hyperagent_jax.tabular.sampling import Counts
 from hyperagent_jax.tabular.spreading import chain_counts, iterate_values, sample_factor, value_spread
 
@@ -222,12 +223,17 @@ def test_optimistic_indices_take_the_best_of_several_samples():
 
 
 @pytest.mark.parametrize('name', REFERENCES)
-def test_every_reference_chooses_a_policy(name):
-  agent = make_hyperagent(problem(), 4, reference=name, num_nonzero=2, independent=name != 'one_hot')
-  state = agent.init(KEY, any_mdp().rewards)
-  policies = np.asarray(jax.jit(jax.vmap(agent.policy, in_axes=(None, 0)))(state, jax.random.split(KEY, 20)))
-  np.testing.assert_array_equal(policies.sum(-1), 1)
-  assert len(np.unique(policies.reshape(20, -1), axis=0)) > 1
+def test_every_reference_has_unit_variance_and_an_index_of_its_own_for_each_state(name):
+  dim, number = 4, 3
+  index = jax.jit(jax.vmap(lambda key: make_laws(name, 'sphere', dim, 2).index(key, number, 2)))
+  drawn = np.asarray(index(jax.random.split(KEY, 20_000)))  # [20000, states, K, M]
+  second = 1 / dim if name == 'one_hot' else 1.0
+  np.testing.assert_allclose(np.square(drawn).mean((0, 1, 2)), second, atol=0.03)
+  # Of different states neither a product's mean nor its square's shows that one knows of the other.
+  product = np.sum(drawn[:, 0] * drawn[:, 1], axis=-1)
+  mean = 1 / dim if name == 'one_hot' else 0.0
+  np.testing.assert_allclose(product.mean(0), mean, atol=0.06)
+  np.testing.assert_allclose(np.square(product).mean(0), mean if mean else dim, rtol=0.06)
 
 
 def test_defaults_are_table_6():
@@ -239,6 +245,7 @@ def test_defaults_are_table_6():
   ('settings', 'message'),
   [
     ({'index_dim': 0}, 'index_dim=0'),
+    ({'num_nonzero': 9}, 'num_nonzero=9'),
     ({'num_indices': 0}, 'num_indices=0'),
     ({'reference': 'cauchy'}, "'cauchy'.*must be one of"),
     ({'perturbation': 'one_hot'}, "'one_hot'.*must be one of"),
@@ -266,3 +273,14 @@ def test_uncertainty_reaches_one_state_and_one_stage_more_with_each_iteration():
       np.testing.assert_array_equal(variance[iteration] > large, reached)
   local = np.asarray(spread(KEY, counts, parameters, factor, 300, True, False))
   np.testing.assert_array_equal(local[-1] > large, (distance == 0) & np.ones((6, 1), bool))
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_rewards_decide_the_number_format(dtype):
+  with jax.enable_x64(True):
+    rewards = jnp.zeros(problem().shape, dtype)
+    agent = make_hyperagent(problem(), 4, perturbation='orthogonal')
+    state = agent.init(KEY, rewards)
+    assert agent.policy(state, KEY).dtype == dtype
+    episode = Episode(jnp.zeros(HORIZON + 1, jnp.int32), jnp.zeros(HORIZON, jnp.int32))
+    assert jax.tree.map(lambda x: x.dtype, agent.update(state, episode, KEY)) == jax.tree.map(lambda x: x.dtype, state)

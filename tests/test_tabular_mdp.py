@@ -69,9 +69,11 @@ def test_gamma_samples_follow_the_law_vmapped_or_alone():
 
 def test_dirichlet():
   alpha, number = np.array([0.3, 1.0, 4.0]), 20_000
-  tiny = jnp.full((200, 3), 1e-3)  # whose gamma samples are all 0 in many a row
+  tiny = jnp.full((2_000, 3), 1e-3)  # whose gamma samples are all below the smallest number in many a row
   samples = np.asarray(jax.jit(dirichlet)(KEY, jnp.concatenate([jnp.broadcast_to(alpha, (number, 3)), tiny])))
   np.testing.assert_allclose(samples.sum(-1), 1, rtol=1e-6)
+  squares = np.sum(np.square(samples[number:]), axis=-1)
+  assert np.mean(squares) == pytest.approx(1.001 / 1.003, abs=0.006)  # (a + 1) / (3 a + 1): nearly always a vertex
   law, samples = stats.dirichlet(alpha), samples[:number]
   np.testing.assert_allclose(samples.mean(0), law.mean(), atol=6 * (law.var().max() / number) ** 0.5)
   np.testing.assert_allclose(np.cov(samples.T), law.cov(), atol=0.002)

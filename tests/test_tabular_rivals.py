@@ -93,18 +93,20 @@ def test_epsilon_greedy_probabilities():
 
 
 def ucbvi_choice(agent, rewards, tries):
-  state = Counts(jnp.array([[rewards]]), jnp.array(tries)[None, None, :, None])
-  return int(np.argmax(agent.policy(state, KEY)))
+  """The first of two stages; nothing is to be earned at the last."""
+  counts = jnp.stack([jnp.array(tries), jnp.ones(2)])[:, None, :, None]
+  state = Counts(jnp.array([[rewards], [[0.0, 0.0]]]), counts)
+  return int(np.argmax(agent.policy(state, KEY)[0]))
 
 
 def test_ucbvi_by_hand():
-  # The bonus is 7 log(5 * 1 * 2 * 10 * 1 / 0.05) / sqrt(N) = 53.2 / sqrt(N).
-  agent = make_ucbvi(BANDIT)
-  assert ucbvi_choice(agent, [0.5, 0.52], [1e6, 1e8]) == 0  # 0.5532 and 0.5253
-  assert ucbvi_choice(agent, [0.5, 0.55], [1e6, 1e8]) == 1  # 0.5532 and 0.5553
-  assert ucbvi_choice(agent, [0.9, 0.0], [100.0, 0.0]) == 0  # both 1
-  greedy_one = make_ucbvi(BANDIT, scale=0.0)
-  assert ucbvi_choice(greedy_one, [0.9, 0.0], [1.0, 0.0]) == 1  # what was never tried is worth H - h = 1
+  # The bonus is 7 * 2 log(5 * 1 * 2 * 10 * 2 / 0.05) / sqrt(N) = 116.1 / sqrt(N), with the next value at most 1.
+  agent = make_ucbvi(Problem(1, 2, 2, 10))
+  assert ucbvi_choice(agent, [0.5, 0.52], [1e6, 1e8]) == 0  # 0.6161 and 0.5316
+  assert ucbvi_choice(agent, [0.5, 0.61], [1e6, 1e8]) == 1  # 0.6161 and 0.6216
+  assert ucbvi_choice(agent, [0.5, 0.0], [100.0, 0.0]) == 0  # 1.5 and 1: rewards are known
+  greedy_one = make_ucbvi(Problem(1, 2, 2, 10), scale=0.0)
+  assert ucbvi_choice(greedy_one, [0.9, 0.0], [1.0, 0.0]) == 1  # 0.9, and what was never tried is worth 1 more
   assert ucbvi_choice(greedy_one, [0.9, 0.0], [1.0, 1.0]) == 0
 
 
@@ -205,3 +207,21 @@ def test_deep_exploration_has_clearly_less_regret_than_dithering(name, factor):
   dithering = total(make_epsilon_greedy(problem))
   for agent in (make_psrl(problem), make_rlsvi(problem, Parameters(0.3, 1.0, 1.0))):
     assert factor * total(agent) < dithering
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: make_bayes_ucbvi(BANDIT, quantile=0.0), 'quantile=0.0'),
+    (lambda: make_incre_bayes_ucbvi(BANDIT, num_samples=0), 'num_samples=0'),
+    (lambda: make_ucbvi(BANDIT, delta=1.0), 'delta=1.0'),
+    (lambda: make_lmc_lsvi(BANDIT, num_inner_steps=0), 'num_inner_steps=0'),
+    (lambda: make_ensemble_sampling(BANDIT, 0), 'index_dim=0'),
+    (lambda: make_psrl(BANDIT).init(KEY, jnp.zeros((2, 1, 2))), r'must be \[H, S, A\] = \(1, 1, 2\)'),
+    (lambda: make_incre_bayes_ucbvi(BANDIT).init(KEY, jnp.zeros((1, 1, 3))), r'must be \[H, S, A\]'),
+    (lambda: make_rlsvi(BANDIT._replace(beta=0.0)).init(KEY, jnp.zeros((1, 1, 2))), 'beta=0.0'),
+  ],
+)
+def test_errors(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

@@ -84,10 +84,18 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
 def test_bands_and_slopes_by_hand():
   mean, low, high = band([[1.0], [3.0]])
   assert mean == [2.0]
-  np.testing.assert_allclose([low[0], high[0]], [2 - 1.96, 2 + 1.96])  # standard deviation sqrt(2), of two
+  np.testing.assert_allclose([low[0], high[0]], [2 - 12.7062, 2 + 12.7062], rtol=1e-5)  # standard error 1, t of 1
   assert slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2.0)
   assert np.isnan(slope([1, 2], [0, 1]))
   assert checkpoints(100)[[0, -1]].tolist() == [1, 100]
+
+
+def test_a_bootstrap_interval_holds_the_statistic_and_shrinks_with_runs():
+  few, many = (np.random.RandomState(0).randn(n) for n in (20, 2_000))
+  narrow, wide = (study.bootstrap(x, lambda x: np.quantile(x, 0.5, axis=1)) for x in (many, few))
+  for of, x in ((narrow, many), (wide, few)):
+    assert of.low <= of.mean == np.quantile(x, 0.5) <= of.high
+  assert narrow.high - narrow.low < 0.3 * (wide.high - wide.low)
 
 
 def test_runs_side_by_side_are_the_runs_alone_on_the_same_mdps():

@@ -1,5 +1,8 @@
 """Studies of the tabular theory: random MDPs, exact regret; a CSV table and a figure of each.
 
+The sizes that are flags are those of `regret`, `tuning`, `index_dim` (random MDPs), `perturbation`, `computation` and,
+but for what it varies, `scaling`; the other studies have their own, and take --num_mdps as their number of runs.
+
 python -m experiments.tabular                                # all of them
 python -m experiments.tabular --study=regret,posterior       # two
 python -m experiments.tabular --reduced                      # a small version of each: minutes
@@ -69,7 +72,7 @@ def main() -> None:
     try:
       rows = read_rows(table, study.columns)  # what is drawn and told is what is in the file
     except ValueError as e:
-      raise ConfigError(f'--redraw: {e}') from None
+      raise ConfigError(str(e)) from None
     print(study.tell(rows))
     save_figure(str(folder / f'{name}.png'), study.draw(rows))
     print(f'{table} and {name}.png  {metrics.format_duration(time.monotonic() - start)}\n', flush=True)

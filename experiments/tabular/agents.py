@@ -6,7 +6,14 @@ from hyperagent_jax.tabular.types import Problem, TabularAgent
 
 NUM_INDICES = 4  # K of optimistic index sampling
 # The best of `tuning`'s grid, whose MDPs are others than the studies'.
-SCALE = {'HyperAgent': 0.01, 'RLSVI': 0.01, 'Ensemble sampling': 0.01, 'LMC-LSVI': 0.01, 'UCBVI': 3e-4}
+SCALE = {
+  'HyperAgent': 0.01,
+  'RLSVI': 0.01,
+  'Ensemble sampling': 0.01,
+  'LMC-LSVI': 0.01,
+  'UCBVI': 3e-4,
+  'epsilon-greedy': 0.03,
+}
 # mu0 in the middle of what can follow, so that it is the index that explores, and the best sigma for HyperAgent then.
 NEUTRAL = {'scale': 0.1, 'optimism': 0.5}
 
@@ -22,7 +29,10 @@ def with_parameters(problem: Problem, dim: int, parameters: Parameters) -> dict[
 
 
 def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """With the constants of each one's regret bound."""
+  """With the constants of regret bounds: their own for HyperAgent, RLSVI and UCBVI, RLSVI's for what approximates it.
+
+  Optimistic index sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
+  """
   return {
     'HyperAgent': tabular.make_hyperagent(problem, dim),
     'HyperAgent w. OIS': tabular.make_hyperagent(problem, dim, num_indices=NUM_INDICES),
@@ -30,6 +40,7 @@ def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
     'Ensemble sampling': tabular.make_ensemble_sampling(problem, dim),
     'LMC-LSVI': tabular.make_lmc_lsvi(problem),
     'UCBVI': tabular.make_ucbvi(problem),
+    'epsilon-greedy': tabular.make_epsilon_greedy(problem),
   }
 
 
@@ -40,14 +51,18 @@ def practical(problem: Problem, dim: int) -> dict[str, TabularAgent]:
     for name in ('HyperAgent', 'RLSVI', 'Ensemble sampling', 'LMC-LSVI')
   }
   optimistic = tabular.make_hyperagent(problem, dim, informed(problem, SCALE['HyperAgent']), num_indices=NUM_INDICES)
-  return {**agents, 'HyperAgent w. OIS': optimistic, 'UCBVI': tabular.make_ucbvi(problem, SCALE['UCBVI'])}
+  return {
+    **agents,
+    'HyperAgent w. OIS': optimistic,
+    'UCBVI': tabular.make_ucbvi(problem, SCALE['UCBVI']),
+    'epsilon-greedy': tabular.make_epsilon_greedy(problem, SCALE['epsilon-greedy']),
+  }
 
 
 def without_constants(problem: Problem) -> dict[str, TabularAgent]:
-  """Those that have none to choose, or whose authors' are practical."""
+  """PSRL, which has none and the MDPs' own prior, and two that were not tuned."""
   return {
     'PSRL': tabular.make_psrl(problem),
     'Bayes-UCBVI': tabular.make_bayes_ucbvi(problem),
     'Incre-Bayes-UCBVI': tabular.make_incre_bayes_ucbvi(problem),
-    'epsilon-greedy': tabular.make_epsilon_greedy(problem),
   }

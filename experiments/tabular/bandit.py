@@ -3,9 +3,9 @@
 Bandits are drawn from the prior that all agents know, so that the mean over them is the Bayesian regret. Every agent
 plays the same bandits. HyperAgent and ensembles have M numbers per feature; LinTS knows the exact posterior.
 
-LinUCB's scale 1 is its theorem's; PRACTICAL_SCALE is a choice made for these bandits, and greedy is scale 0. All other
-agents have the numbers of the model: prior N(0, I), noise of NOISE_STD. LMC-TS has its theory's step size, but the
-posterior's own temperature, where the theory's is higher.
+LinUCB's scale 1 is its theorem's; smaller ones are all shown, since the best of them is only known afterwards, and
+greedy is scale 0. All other agents have the numbers of the model: prior N(0, I), noise of NOISE_STD. LMC-TS has its
+theory's step size, but the posterior's own temperature, where the theory's is higher.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ INDEX_DIMS = {'HyperAgent': (1, 4, 16, 64), 'Ensemble': (4, 16, 64)}  # M
 SHOWN_DIM = 16  # M of those drawn against steps
 FIRST_SHOWN = 10  # step; before, hardly anything is known
 NUM_INDICES = 4  # K of optimistic index sampling
-PRACTICAL_SCALE = 0.2
+SMALLER_SCALES = (0.4, 0.2, 0.1)  # of LinUCB
 LIN_TS = 'LinTS'
 
 
@@ -69,7 +69,7 @@ def make_agents() -> dict[str, BanditAgent]:
     with_dim(f'HyperAgent OIS K={NUM_INDICES}', SHOWN_DIM): optimistic,
     'LMC-TS': make_lmc_ts(DIM, NOISE_STD),
     'LinUCB (theory)': make_lin_ucb(DIM, NOISE_STD),
-    f'LinUCB x {PRACTICAL_SCALE} (practical)': make_lin_ucb(DIM, NOISE_STD, scale=PRACTICAL_SCALE),
+    **{f'LinUCB x {scale}': make_lin_ucb(DIM, NOISE_STD, scale=scale) for scale in SMALLER_SCALES},
     'Greedy': make_lin_ucb(DIM, NOISE_STD, scale=0.0),
   }
 
@@ -99,7 +99,7 @@ def draw(rows: Sequence[Row]) -> Figure:
   left, right = axes[0]
   of_dim = {with_dim(name, m): m for name, dims in INDEX_DIMS.items() for m in dims}
   shown = [name for name in agents if of_dim.get(name, SHOWN_DIM) == SHOWN_DIM]
-  colours = {name: COLOURS[i] for i, name in enumerate(shown)}
+  colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(shown)}
   for i, name in enumerate(shown):
     late = [row for row in agents[name] if row['step'] >= FIRST_SHOWN]
     draw_band(left, column(late, 'step'), late, name, i, zorder=3 if name == LIN_TS else 2)

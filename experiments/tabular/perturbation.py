@@ -54,7 +54,7 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
   neutral, scale = informed(problem, **agents.NEUTRAL), agents.NEUTRAL['scale']
   for perturbation in PERTURBATIONS[::2] if reduced else PERTURBATIONS:
     add(LAWS, f'z {perturbation}', scale, tabular.make_hyperagent(problem, dim, neutral, perturbation=perturbation))
-  # An orthogonal index is a sphere's when one row is drawn at a time, and one_hot is an ensemble's.
+  # A state draws one index, so that an orthogonal one is a sphere's; one_hot is an ensemble's.
   for reference in [name for name in REFERENCES if name not in ('orthogonal', 'one_hot')][:: 2 if reduced else 1]:
     add(LAWS, f'index {reference}', scale, tabular.make_hyperagent(problem, dim, neutral, reference))
   return rows

@@ -19,6 +19,8 @@ from experiments.tabular.study import (
   Row,
   Study,
   TabularConfig,
+  band,
+  bootstrap,
   column,
   groups,
   legend,
@@ -32,7 +34,10 @@ from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import informed, visits
 from hyperagent_jax.types import Array
 
-COLUMNS = ('question', 'perturbation', 'index_dim', 'sizes', 'log_sahk', 'epsilon', 'coverage', 'deviation', 'num_runs')
+COLUMNS = (
+  *('question', 'perturbation', 'index_dim', 'sizes', 'log_sahk', 'epsilon'),
+  *('coverage', 'coverage_low', 'coverage_high', 'deviation', 'deviation_low', 'deviation_high', 'num_runs'),
+)
 EPSILONS = (0.1, 0.25, 0.5)
 CONFIDENT = 0.95  # of the runs
 DIMS = (4, 8, 16, 32, 64, 128, 256, 512)
@@ -88,18 +93,22 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
       'log_sahk': float(np.log(np.prod(problem[:4]))),
       'num_runs': settings.num_mdps,
     }
+    # The interval of a 95th percentile, which few runs decide, by resampling them.
+    most = bootstrap(largest, lambda x: np.quantile(x, CONFIDENT, axis=1))
+    deviation = dict(zip(('deviation', 'deviation_low', 'deviation_high'), map(float, most), strict=True))
     for number, epsilon in enumerate(EPSILONS):
-      coverage, deviation = float(np.mean(shares[:, number])), float(np.quantile(largest, CONFIDENT))
-      rows.append({**place, 'epsilon': epsilon, 'coverage': coverage, 'deviation': deviation})
-    print(f'  {question} {perturbation} M={dim} {place["sizes"]}: {deviation:.3f}', flush=True)
+      shared = map(float, band(shares[:, number]))
+      coverage = dict(zip(('coverage', 'coverage_low', 'coverage_high'), shared, strict=True))
+      rows.append({**place, 'epsilon': epsilon, **coverage, **deviation})
+    print(f'  {question} {perturbation} M={dim} {place["sizes"]}: {most.mean:.3f}', flush=True)
 
   for s, a, h, k in sizes:
     for dim in dims:
       add('size', resized(settings, s, a, h, k), 'sphere', dim)
   s, a, h, k = sizes[1]
   for perturbation in PERTURBATIONS[::2] if reduced else PERTURBATIONS:
-    # Haar matrices of hundreds of rows take most of an hour.
-    for dim in (dim for dim in dims if perturbation != 'orthogonal' or dim <= 32):
+    # Haar matrices of hundreds of rows would take most of the time.
+    for dim in (dim for dim in dims if perturbation != 'orthogonal' or dim <= 64):
       add('perturbation', resized(settings, s, a, h, k), perturbation, dim)
   return rows
 
@@ -144,7 +153,9 @@ def draw(rows: Sequence[Row]) -> Figure:
   for number, (sizes, mine) in enumerate(by_size.items()):
     one = [row for row in mine if row['epsilon'] == EPSILONS[0]]
     look = {'marker': 'o', 'ms': 4, 'lw': 1.6, 'color': COLOURS[number]}
-    axes[0, 0].plot(column(one, 'index_dim'), column(one, 'deviation'), label=f'SAHK = {sizes}', **look)
+    x, low, high = (column(one, name) for name in ('index_dim', 'deviation_low', 'deviation_high'))
+    axes[0, 0].plot(x, column(one, 'deviation'), label=f'SAHK = {sizes}', **look)
+    axes[0, 0].fill_between(x, low, high, color=COLOURS[number], alpha=0.15, lw=0)
   dims = np.array(sorted({row['index_dim'] for row in rows}), float)
   axes[0, 0].plot(dims, 10 / np.sqrt(dims), color='#999999', ls=':', label='falls as M^(-1/2)')
   axes[0, 0].set(xscale='log', yscale='log', xlabel='M', ylabel='largest |ratio - 1| of a run, 95th percentile')
@@ -157,7 +168,9 @@ def draw(rows: Sequence[Row]) -> Figure:
   for number, (name, mine) in enumerate(by_law.items()):
     one = [row for row in mine if row['epsilon'] == EPSILONS[1]]
     look = {'marker': 'o', 'ms': 4, 'lw': 1.6, 'color': COLOURS[number]}
-    axes[0, 2].plot(column(one, 'index_dim'), column(one, 'coverage'), label=name, **look)
+    x, low, high = (column(one, name) for name in ('index_dim', 'coverage_low', 'coverage_high'))
+    axes[0, 2].plot(x, column(one, 'coverage'), label=name, **look)
+    axes[0, 2].fill_between(x, low, high, color=COLOURS[number], alpha=0.15, lw=0)
   axes[0, 2].set(xscale='log', xlabel='M', ylabel=f'share of visits within 1 ± {EPSILONS[1]:g}', ylim=(0, 1.02))
   for axis, title in zip(axes[0], ('by size', 'M that suffices', 'by perturbation'), strict=True):
     axis.set_title(title)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.tabular import agents
+from experiments.tabular import agents as library
 from experiments.tabular.study import (
   Row,
   Study,
@@ -25,16 +25,22 @@ from hyperagent_jax.tabular.types import Problem, TabularAgent
 
 COLUMNS = ('mdp', 'agent', 'episode', 'mean', 'low', 'high', 'num_runs')
 RIVER, RIVER_HORIZON, SEA = 6, 20, 12
+SCALES, UCBVI_SCALES, EPSILON_SCALES = (0.1, 0.03), (1e-3, 3e-4), (1.0, 0.1)
 BETA = 1.0  # weight of the prior: transitions here are far more certain than a Dirichlet of total 3
 
 
 def chosen(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """One of each kind, with practical constants."""
-  return {
-    **agents.with_parameters(problem, dim, informed(problem, **agents.NEUTRAL)),
-    'UCBVI': tabular.make_ucbvi(problem, agents.SCALE['UCBVI']),
-    **agents.without_constants(problem),
-  }
+  """One of each kind; those with a scale at two, since the best one differs between MDPs."""
+  agents = {}
+  for scale in SCALES:
+    neutral = informed(problem, scale, library.NEUTRAL['optimism'])
+    for name, agent in library.with_parameters(problem, dim, neutral).items():
+      agents[f'{name}, {scale:g}'] = agent
+  for scale in UCBVI_SCALES:
+    agents[f'UCBVI, {scale:g}'] = tabular.make_ucbvi(problem, scale)
+  for scale in EPSILON_SCALES:
+    agents[f'epsilon-greedy, {scale:g}'] = tabular.make_epsilon_greedy(problem, scale)
+  return {**agents, **library.without_constants(problem)}
 
 
 def run(settings: TabularConfig, reduced: bool) -> list[Row]:
@@ -74,7 +80,7 @@ def tell(rows: Sequence[Row]) -> str:
 def draw(rows: Sequence[Row]) -> Figure:
   """A panel for each MDP."""
   panels = groups(rows, 'mdp')
-  figure, axes = new_figure(len(panels), width=5.4, height=4.4)
+  figure, axes = new_figure(len(panels), width=6.0, height=5.2)
   numbers = {name: i for i, name in enumerate(groups(rows, 'agent'))}
   for axis, (mdp, mine) in zip(axes[0], panels.items(), strict=True):
     draw_curves(axis, {name: (series, name) for name, series in groups(mine, 'agent').items()}, numbers)

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from experiments.figure_files import read_table
 from experiments.posterior_figures import BLUE, DARK, ORANGE
@@ -24,12 +25,12 @@ from hyperagent_jax.tabular import Problem
 Row = dict[str, Any]
 # Okabe and Ito's colours.
 COLOURS = (BLUE, ORANGE, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', DARK, '#777777')
-CONFIDENCE = 1.96  # standard errors of a 95% interval
+CONFIDENCE = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
 class TabularConfig:
-  """The random MDPs of the studies, and how long they are played."""
+  """The random MDPs of the studies, and how long they are played; studies of other sizes say so in their files."""
 
   num_mdps: int = field(100, 'Random MDPs, one run of each agent on each.', low=2)
   num_episodes: int = field(2_000, 'Episodes K of a run.', low=20)
@@ -69,14 +70,23 @@ class Band(NamedTuple):
 
 
 def band(values: Any) -> Band:  # [runs, ...]
-  """The mean over runs, plus and minus 1.96 standard errors."""
+  """The mean over runs and its 95% interval by Student's t."""
   x = np.asarray(values, np.float64)
   mean, error = x.mean(0), x.std(0, ddof=1) / np.sqrt(len(x))
-  return Band(mean, mean - CONFIDENCE * error, mean + CONFIDENCE * error)
+  width = stats.t.ppf((1.0 + CONFIDENCE) / 2.0, len(x) - 1) * error
+  return Band(mean, mean - width, mean + width)
+
+
+def bootstrap(values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> Band:
+  """A statistic of the runs, along axis 1 of [resamples, runs], and its 95% interval over 2,000 resamples of them."""
+  picked = np.random.RandomState(seed).randint(len(values), size=(2_000, len(values)))
+  tail = 100 * (1.0 - CONFIDENCE) / 2.0
+  low, high = np.percentile(statistic(values[picked]), (tail, 100 - tail))
+  return Band(statistic(values[None])[0], low, high)
 
 
 # Half the time to compile, which is most of a study's, and programs of small arrays are no slower for it.
-COMPILER_OPTIONS = {'xla_backend_optimization_level': 1}
+QUICK = {'xla_backend_optimization_level': 1}
 
 
 def over_runs(run: Callable[..., Any], num_runs: int, seed: int, *stacked: Any) -> Any:
@@ -93,7 +103,9 @@ def over_runs(run: Callable[..., Any], num_runs: int, seed: int, *stacked: Any) 
   """
   spread = over_seeds(run, (0,) * (1 + len(stacked)), 0, jax.local_devices(), 'vmap')
   keys = jax.random.split(jax.random.key(seed), num_runs)
-  return jax.tree.map(np.asarray, jax.jit(spread, compiler_options=COMPILER_OPTIONS)(keys, *stacked))
+  return jax.tree.map(
+    np.asarray, jax.jit(spread, compiler_options=QUICK if jax.default_backend() == 'cpu' else None)(keys, *stacked)
+  )
 
 
 @functools.cache

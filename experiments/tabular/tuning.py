@@ -28,7 +28,7 @@ from hyperagent_jax.types import Array
 
 COLUMNS = ('agent', 'parameters', 'scale', 'mean', 'low', 'high', 'num_mdps')
 SCALES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-UCBVI_SCALES = (1.0, 0.1, 0.01, 1e-3, 3e-4, 1e-4)
+UCBVI_SCALES = (1.0, 0.1, 0.01, 1e-3, 3e-4, 1e-4)  # its bonus starts at a hundred times the values
 OTHER_MDPS = 1_000_000  # added to the seed
 
 
@@ -60,7 +60,8 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
     for name in ('HyperAgent', 'RLSVI', 'Ensemble sampling', 'LMC-LSVI'):
       make = lambda scale, name=name, of=parameters: agents.with_parameters(problem, dim, of(scale))[name]
       add(name, kind, scales, make)
-  add('UCBVI', 'theory', UCBVI_SCALES, lambda scale: tabular.make_ucbvi(problem, scale))
+  add('UCBVI', 'others', UCBVI_SCALES, lambda scale: tabular.make_ucbvi(problem, scale))
+  add('epsilon-greedy', 'others', SCALES, lambda scale: tabular.make_epsilon_greedy(problem, scale))
   return rows
 
 
@@ -78,7 +79,7 @@ def tell(rows: Sequence[Row]) -> str:
 def draw(rows: Sequence[Row]) -> Figure:
   """A panel for each kind of parameters."""
   kinds = list(dict.fromkeys(row['parameters'] for row in rows))
-  figure, axes = new_figure(len(kinds), width=4.4)
+  figure, axes = new_figure(len(kinds), width=4.0)
   for axis, kind in zip(axes[0], kinds, strict=True):
     of_kind = [row for row in rows if row['parameters'] == kind]
     for number, (name, mine) in enumerate(groups(of_kind, 'agent').items()):

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.distributions import make_perturbation, make_reference
+from hyperagent_jax.distributions import make_reference
+from hyperagent_jax.tabular.laws import make_laws
 from hyperagent_jax.types import Array, PRNGKey
 
 
@@ -172,10 +173,9 @@ def make_linear_hyperagent(
     dim: d.
     index_dim: M.
     noise_std, prior_std: of a reward and of each entry of theta, above 0.
-    reference: distribution of the index, one of `distributions.REFERENCES`, scaled to unit variance; one_hot is
-      the choice of an ensemble's member, and not scaled.
-    perturbation: distribution of z, one of `distributions.PERTURBATIONS`, scaled to E|z|^2 = 1; for the members of an
-      ensemble, of unit variance each. Steps draw on their own, so that orthogonal is sphere here.
+    reference: distribution of the index, one of `distributions.REFERENCES`.
+    perturbation: distribution of z, one of `distributions.PERTURBATIONS`; `make_laws` scales both. Steps draw on their
+      own, so that orthogonal is sphere here.
     num_indices: K of optimistic index sampling; an action's value is its best under any of them (Eq. 8-9).
 
   Returns:
@@ -185,24 +185,19 @@ def make_linear_hyperagent(
     ValueError: on a distribution that does not exist, or a number out of its range.
   """
   _check(dim=dim, index_dim=index_dim, num_indices=num_indices, noise_std=noise_std, prior_std=prior_std)
-  index_of = make_reference(reference, index_dim, unit_variance=True)
-  noise_of = make_perturbation(perturbation, index_dim)
-  of_ensemble = reference == 'one_hot'
-  # E|z|^2 = M v. An ensemble's member reads one component of z, which must have unit variance.
-  length = (1.0 if of_ensemble else index_dim**-0.5) * noise_of.second_moment**-0.5
-  prior_of = make_reference('gaussian' if of_ensemble else 'sphere', index_dim)
+  laws = make_laws(reference, perturbation, index_dim)
 
   def init(key: PRNGKey, features: Array) -> Factored:
-    factor = prior_std * prior_of.sample(key, dim).astype(features.dtype)
+    factor = prior_std * laws.prior(key, dim).astype(features.dtype)
     return Factored(init_posterior(features, prior_std), factor)
 
   def act(state: Factored, key: PRNGKey) -> Array:
-    index = index_of.sample(key, num_indices)  # [K, M]
+    index = laws.index(key, 1, num_indices)[0]  # [K, M]
     theta = state.posterior.mean[:, None] + state.factor @ index.T  # [d, K]
     return best(jnp.max(state.posterior.features @ theta, axis=-1))
 
   def update(state: Factored, action: Array, reward: Array, key: PRNGKey) -> Factored:
-    noise = length * noise_of.sample(key, 1)[0]
+    noise = laws.noise(key, 1)[0]
     posterior, gain = observe(state.posterior, action, reward, noise_std)
     x = posterior.features[action]
     return Factored(posterior, observe_factor(state.factor, x, gain, noise, noise_std))

@@ -21,12 +21,12 @@ def _candidates(key: PRNGKey, d: Array) -> tuple[Array, Array]:
   return d * v, positive & (log_u < 0.5 * x * x + d - d * v + d * log_v)
 
 
-def standard_gamma(key: PRNGKey, shape: Array) -> Array:
-  """Samples of Gamma(shape, 1), one for each entry of `shape`, which are all above 0.
+def log_gamma(key: PRNGKey, shape: Array) -> Array:
+  """Logarithms of samples of Gamma(shape, 1), one for each entry of `shape`, which are all above 0.
 
   Marsaglia and Tsang (2000): with d = a - 1/3 and x normal, d (1 + x / sqrt(9 d))^3 is accepted 95 times in 100 or
   more. Rejected entries are drawn again, a sixteenth of all at a time, until none is left. For a below 1 a sample of
-  a + 1 times U^(1/a) is one of a.
+  a + 1 times U^(1/a) is one of a, which can be far below the smallest number but not its logarithm.
   """
   key_boost, key_first, key_loop = jax.random.split(key, 3)
   a = shape.reshape(-1)
@@ -42,11 +42,16 @@ def standard_gamma(key: PRNGKey, shape: Array) -> Array:
     return key, sample.at[rejected].set(proposed, mode='drop'), accepted.at[rejected].set(fits, mode='drop')
 
   _, sample, _ = jax.lax.while_loop(lambda carry: ~jnp.all(carry[2]), redraw, (key_loop, *_candidates(key_first, d)))
-  uniform = 1.0 - jax.random.uniform(key_boost, a.shape, d.dtype)
-  return jnp.where(a < 1.0, sample * uniform ** (1.0 / a), sample).reshape(shape.shape)
+  # 1 - u is in (0, 1], so that its logarithm is finite.
+  boost = jnp.log1p(-jax.random.uniform(key_boost, a.shape, d.dtype)) / a
+  return (jnp.log(sample) + jnp.where(a < 1.0, boost, 0.0)).reshape(shape.shape)
+
+
+def standard_gamma(key: PRNGKey, shape: Array) -> Array:
+  """Samples of Gamma(shape, 1), one for each entry of `shape`, which are all above 0."""
+  return jnp.exp(log_gamma(key, shape))
 
 
 def dirichlet(key: PRNGKey, alpha: Array) -> Array:  # [..., D] -> [..., D]
   """A sample of the Dirichlet distribution with parameters alpha > 0 along the last axis."""
-  gamma = standard_gamma(key, alpha) + jnp.finfo(alpha.dtype).tiny  # all of a row can underflow where alpha is tiny
-  return gamma / jnp.sum(gamma, axis=-1, keepdims=True)
+  return jax.nn.softmax(log_gamma(key, alpha), axis=-1)

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.distributions import haar_orthogonal, make_perturbation, make_reference
+from hyperagent_jax.distributions import haar_orthogonal
+from hyperagent_jax.tabular.laws import make_laws
 from hyperagent_jax.tabular.planning import expected, greedy
-from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
+from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent, check_problem
 from hyperagent_jax.types import Array, PRNGKey
 
 
@@ -25,9 +26,7 @@ class Parameters(NamedTuple):
   sigma: float | Array  # standard deviation of a target's noise; sigma0^2 = sigma^2 / beta is the prior's variance
   beta: float  # weight of the prior, in visits
   prior_mean: float | Array  # mu0
-  known_rewards: bool = (
-    False  # whether mu0 is the prior of the next state's value alone, and rewards are added as known
-  )
+  known_rewards: bool = False  # mu0 is the prior of the next state's value alone, rewards are added as known
 
 
 def table_6(problem: Problem, variance: float = 6.0, scale: float = 1.0) -> Parameters:
@@ -53,8 +52,13 @@ def informed(problem: Problem, scale: float | Array = 1.0, optimism: float | Arr
     scale: sigma_h / (H - h - 1). 1/2 is the most that a quantity between 0 and H - h - 1 can spread.
     optimism: mu0 / (H - h - 1); 1 is the best that may come.
   """
-  left = jnp.arange(problem.horizon - 1, -1, -1.0)  # H - h - 1
+  left = most_left(problem.horizon) - 1.0
   return Parameters(scale * left, problem.beta, optimism * left, known_rewards=True)
+
+
+def most_left(horizon: int) -> Array:  # -> [H]
+  """The greatest return possible from each stage on, H - h, for rewards of at most 1."""
+  return jnp.arange(horizon, 0, -1.0)
 
 
 def by_stage(number: float | Array, horizon: int) -> Array:  # [] or [H] -> [H]
@@ -183,10 +187,8 @@ def make_hyperagent(
     problem: S, A, H, K and beta.
     index_dim: M, of order log(SAHK) in the theory.
     parameters: Table 6's by default.
-    reference: distribution of the index, one of `distributions.REFERENCES`, scaled to unit variance; one_hot is
-      the choice of an ensemble's member, and not scaled.
-    perturbation: distribution of z, one of `distributions.PERTURBATIONS`, scaled to E|z|^2 = 1; for the members of an
-      ensemble, of unit variance each.
+    reference: distribution of the index, one of `distributions.REFERENCES`.
+    perturbation: distribution of z, one of `distributions.PERTURBATIONS`; `make_laws` scales both.
     independent: whether each state draws its own index (the theory's) or one is shared by an episode.
     num_indices: K of optimistic index sampling; a state's value is its best under any of them (Eq. 8-9).
     perturbed: whether visits are perturbed; without, the factor is that of the prior, fading as 1/N.
@@ -196,60 +198,56 @@ def make_hyperagent(
     A `TabularAgent` whose state is a `State`.
 
   Raises:
-    ValueError: on a distribution that does not exist, or an index_dim or num_indices below 1.
+    ValueError: on a distribution that does not exist, or a number out of its range.
   """
-  if index_dim < 1 or num_indices < 1:
-    raise ValueError(f'index_dim={index_dim}, num_indices={num_indices}: must be at least 1')
-  chosen = table_6(problem) if parameters is None else parameters
-  index_of = make_reference(reference, index_dim, num_nonzero, unit_variance=True)
-  noise_of = make_perturbation(perturbation, index_dim, num_nonzero)
-  of_ensemble = reference == 'one_hot'
-  # E|z|^2 = M v. An ensemble's member reads one component of z, which must have unit variance.
-  length = (1.0 if of_ensemble else index_dim**-0.5) * noise_of.second_moment**-0.5
+  if num_indices < 1:
+    raise ValueError(f'num_indices={num_indices}: must be at least 1')
+  laws = make_laws(reference, perturbation, index_dim, num_nonzero)
   in_blocks = perturbation == 'orthogonal'
-  horizon, num_states, _ = problem.shape
+  horizon, num_states, num_actions = problem.shape
 
-  def prior_factor(key: PRNGKey) -> Array:  # sigma0 z0
-    if of_ensemble:
-      z0 = jax.random.normal(key, (*problem.shape, index_dim))
-    else:
-      number = horizon * num_states * problem.num_actions
-      z0 = make_reference('sphere', index_dim).sample(key, number).reshape(*problem.shape, index_dim)
-    return chosen.beta**-0.5 * by_stage(chosen.sigma, horizon)[:, None, None, None] * z0
+  def parameters_for(rewards: Array) -> Parameters:
+    chosen = table_6(problem) if parameters is None else parameters
+    return chosen._replace(sigma=by_stage(chosen.sigma, horizon).astype(rewards.dtype))
 
   def init(key: PRNGKey, rewards: Array) -> State:
-    block = jnp.zeros((index_dim, index_dim)) if in_blocks else None
+    check_problem(problem, rewards)
+    chosen = parameters_for(rewards)
+    z0 = laws.prior(key, horizon * num_states * num_actions).reshape(*problem.shape, index_dim).astype(rewards.dtype)
+    factor = chosen.beta**-0.5 * chosen.sigma[:, None, None, None] * z0
+    block = jnp.zeros((index_dim, index_dim), rewards.dtype) if in_blocks else None
     counts = jnp.zeros((*problem.shape, num_states), rewards.dtype)
-    return State(rewards, counts, prior_factor(key).astype(rewards.dtype), block, jnp.zeros((), jnp.int32))
+    return State(rewards, counts, factor, block, jnp.zeros((), jnp.int32))
 
   def policy(state: State, key: PRNGKey) -> Array:
-    number = horizon * num_states if independent else 1
-    index = index_of.sample(key, number * num_indices).reshape(num_indices, number, index_dim)
-    index = jnp.broadcast_to(index, (num_indices, horizon * num_states, index_dim))
-    index = index.reshape(num_indices, horizon, num_states, index_dim)
-    bonus = jnp.max(jnp.einsum('hsam,khsm->khsa', state.factor, index, precision='highest'), axis=0)
-    return greedy(backward_values(state.rewards, state.counts, chosen, bonus))
+    index = laws.index(key, horizon * num_states if independent else 1, num_indices).astype(state.factor.dtype)
+    index = jnp.broadcast_to(index, (horizon * num_states, num_indices, index_dim))
+    index = index.reshape(horizon, num_states, num_indices, index_dim)
+    bonus = jnp.max(jnp.einsum('hsam,hskm->hska', state.factor, index, precision='highest'), axis=2)
+    return greedy(backward_values(state.rewards, state.counts, parameters_for(state.rewards), bonus))
 
   def draw_noise(state: State, key: PRNGKey) -> tuple[Array | None, Array]:
     """The block of perturbations from now on, and z [H, M] of an episode; orthogonal ones are dealt row by row."""
     if not in_blocks:
-      return None, length * noise_of.sample(key, horizon)
+      return None, laws.noise(key, horizon).astype(state.factor.dtype)
     row = state.num_steps % index_dim
-    new = jax.vmap(haar_orthogonal, in_axes=(0, None))(jax.random.split(key, -(-horizon // index_dim) + 1), index_dim)
+    keys = jax.random.split(key, -(-horizon // index_dim) + 1)
+    new = jax.vmap(haar_orthogonal, in_axes=(0, None))(keys, index_dim).astype(state.factor.dtype)
     # At row 0 a block begins; otherwise the rest of the last one goes first.
     dealt = jnp.where(row == 0, new, jnp.concatenate([state.noise_block[None], new[:-1]])).reshape(-1, index_dim)
     rows = row + jnp.arange(horizon)
     last = (row + horizon - 1) // index_dim
     block = jax.lax.dynamic_slice_in_dim(dealt, last * index_dim, index_dim)
-    return block, length * index_dim**0.5 * noise_of.second_moment**0.5 * dealt[rows]
+    return block, dealt[rows]
 
   def update(state: State, episode: Episode, key: PRNGKey) -> State:
     block, noise = draw_noise(state, key)
     where = (jnp.arange(horizon), episode.states[:-1], episode.actions)
     n = visits(state.counts[where])  # [H]
-    sigma = by_stage(chosen.sigma if perturbed else 0.0, horizon)
+    chosen = parameters_for(state.rewards)
     visit = lambda m, n, z, sigma: update_factor(m, n, z, chosen._replace(sigma=sigma))
-    factor = state.factor.at[where].set(jax.vmap(visit)(state.factor[where], n, noise, sigma).astype(noise.dtype))
+    sigma = chosen.sigma if perturbed else jnp.zeros_like(chosen.sigma)
+    factor = state.factor.at[where].set(jax.vmap(visit)(state.factor[where], n, noise, sigma))
     return State(state.rewards, count(state.counts, episode), factor, block, state.num_steps + horizon)
 
   return TabularAgent(init, policy, update)

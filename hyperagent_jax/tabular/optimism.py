@@ -7,16 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperagent_jax.tabular.gamma import standard_gamma
-from hyperagent_jax.tabular.hyperagent import count, visits
+from hyperagent_jax.tabular.hyperagent import count, most_left, visits
 from hyperagent_jax.tabular.planning import expected, greedy
 from hyperagent_jax.tabular.sampling import Counts, init_counts, update_counts
-from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
+from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent, check_problem
 from hyperagent_jax.types import Array, PRNGKey
 
 
-def most_left(horizon: int) -> Array:  # -> [H]
-  """The greatest return possible from each stage on, H - h."""
-  return jnp.arange(horizon, 0, -1.0)
+def check_samples(num_samples: int, quantile: float, prior_visits: float) -> None:
+  """ValueError where a quantile over samples cannot be taken."""
+  if num_samples < 1 or not 0 < quantile <= 1 or prior_visits <= 0:
+    given = f'num_samples={num_samples}, quantile={quantile}, prior_visits={prior_visits}'
+    raise ValueError(f'{given}: must be at least 1, in (0, 1], and above 0')
 
 
 def upper(samples: Array, quantile: float) -> Array:  # [..., B] -> [...]
@@ -26,13 +28,21 @@ def upper(samples: Array, quantile: float) -> Array:  # [..., B] -> [...]
 
 
 def make_ucbvi(problem: Problem, scale: float = 1.0, delta: float = 0.05) -> TabularAgent:
-  """UCBVI with Hoeffding's bonus (Azar et al. 2017): 7 H log(5 S A K H / delta) / sqrt(N), values at most H - h.
+  """UCBVI with Hoeffding's bonus (Azar et al. 2017): 7 H log(5 S A K H / delta) / sqrt(N).
+
+  Rewards are known, so that the bonus is for the next state's value alone, which is cut to H - h - 1, the most that can
+  follow. The paper's minimum with the last episode's values is left out.
 
   Args:
     problem: S, A, H and K.
-    scale: times the bonus, whose constant the analysis needs and practice does not.
-    delta: probability with which the bound may fail.
+    scale: times the bonus, whose constant the analysis needs and practice does not; may be traced.
+    delta: probability with which the bound may fail, in (0, 1).
+
+  Raises:
+    ValueError: on another delta.
   """
+  if not 0 < delta < 1:
+    raise ValueError(f'delta={delta}: must be between 0 and 1')
   horizon, num_states, num_actions = problem.shape
   log = jnp.log(5.0 * num_states * num_actions * problem.num_episodes * horizon / delta)
 
@@ -40,17 +50,17 @@ def make_ucbvi(problem: Problem, scale: float = 1.0, delta: float = 0.05) -> Tab
     del key
 
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
-      reward, count_here, most = given
+      reward, count_here, most_next = given
       n = visits(count_here)
       mean = expected(count_here, v_next) / jnp.maximum(n, 1.0)
       bonus = scale * 7.0 * horizon * log * jax.lax.rsqrt(jnp.maximum(n, 1.0))
-      q = jnp.where(n > 0, jnp.minimum(reward + mean + bonus, most), most)
+      q = reward + jnp.where(n > 0, jnp.minimum(mean + bonus, most_next), most_next)
       return jnp.max(q, axis=-1), q
 
-    given = (state.rewards, state.counts, most_left(horizon).astype(state.rewards.dtype))
+    given = (state.rewards, state.counts, most_left(horizon).astype(state.rewards.dtype) - 1.0)
     return greedy(jax.lax.scan(stage, jnp.zeros(num_states, state.rewards.dtype), given, reverse=True)[1])
 
-  return TabularAgent(init_counts, policy, update_counts)
+  return TabularAgent(init_counts(problem), policy, update_counts)
 
 
 class Weighted(NamedTuple):
@@ -73,9 +83,13 @@ def make_bayes_ucbvi(
   Args:
     problem: S, A, H.
     num_samples: B.
-    quantile: kappa. The analysis has one close to 1 that grows with N; the authors' experiments a constant.
-    prior_visits: n0.
+    quantile: kappa, in (0, 1]. The analysis has one close to 1 that grows with N; here it is a constant.
+    prior_visits: n0, above 0. These three numbers are ours, and not tuned.
+
+  Raises:
+    ValueError: on a number out of its range.
   """
+  check_samples(num_samples, quantile, prior_visits)
   horizon, num_states, _ = problem.shape
 
   def draw(counts: Array, key: PRNGKey) -> Array:  # [..., S] -> [..., B, S + 1]
@@ -85,7 +99,7 @@ def make_bayes_ucbvi(
     return gamma / jnp.sum(gamma, axis=-1, keepdims=True)
 
   def init(key: PRNGKey, rewards: Array) -> Weighted:
-    start = init_counts(key, rewards)
+    start = init_counts(problem)(key, rewards)
     unseen = jax.nn.one_hot(num_states, num_states + 1, dtype=rewards.dtype)
     weights = jnp.broadcast_to(unseen, (*problem.shape, num_samples, num_states + 1))
     return Weighted(*start, weights)
@@ -130,11 +144,13 @@ def make_incre_bayes_ucbvi(
   stage an episode: constant cost, like HyperAgent's, and no model.
 
   Args:
-    problem, num_samples, quantile, prior_visits: as for `make_bayes_ucbvi`.
+    problem, num_samples, quantile, prior_visits: as for `make_bayes_ucbvi`, which also says what is raised.
   """
+  check_samples(num_samples, quantile, prior_visits)
   horizon = problem.horizon
 
   def init(key: PRNGKey, rewards: Array) -> Averages:
+    check_problem(problem, rewards)
     shape = (*problem.shape, num_samples)
     weight = standard_gamma(key, jnp.full(shape, prior_visits, rewards.dtype))
     most = most_left(horizon).astype(rewards.dtype)[:, None, None]

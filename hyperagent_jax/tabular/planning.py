@@ -19,8 +19,8 @@ class Plan(NamedTuple):
 def expected(transitions: Array, values: Array) -> Array:  # [..., S], [S] -> [...]
   """The mean value of the next state; for counts in the place of probabilities, the sum.
 
-  A product of matrices, which is faster than a sum of products, and which jaxlib 0.10.2 gets right on CPU where one MDP
-  meets thousands of values.
+  A product of matrices, several times faster than a sum of products here. Of thousands of values under one MDP jaxlib
+  0.10.2 gets such sums wrong on CPU, and products right in the shapes that are used here.
   """
   return jnp.einsum('...s,s->...', transitions, values, precision='highest')
 
@@ -90,9 +90,10 @@ def regret(mdp: MDP, plan: Plan, policy: Array) -> Array:
 
 
 def value_iteration(mdp: DiscountedMDP, tolerance: float = 1e-6, max_iterations: int = 100_000) -> Array:
-  """Optimal action values [S, A] of a discounted MDP, each within `tolerance` of the truth.
+  """Optimal action values [S, A] of a discounted MDP, each within `tolerance` of the truth and rounding.
 
-  A change of at most tolerance (1 - gamma) / gamma between two iterations guarantees that.
+  A change of at most tolerance (1 - gamma) / gamma between two iterations guarantees that. In float32 a tolerance below
+  some 1e-7 of the values is never seen to be met, and `max_iterations` ends it.
   """
   bound = tolerance * (1.0 - mdp.discount) / jnp.maximum(mdp.discount, 1e-12)
 

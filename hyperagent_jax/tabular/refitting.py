@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hyperagent_jax.tabular.hyperagent import Parameters, by_stage, table_6
+from hyperagent_jax.tabular.hyperagent import Parameters, by_stage, most_left, table_6
 from hyperagent_jax.tabular.planning import greedy
 from hyperagent_jax.tabular.sampling import RLSVI_VARIANCE, make_lmc_lsvi
 from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
@@ -122,7 +122,7 @@ def lmc_refit(rewards: Array, data: Data, q: Array, noise: Array, parameters: Pa
     [H, S, A] where the chain is after J steps. Takes time of order H J K.
   """
   horizon, num_states, num_actions = rewards.shape
-  most = jnp.arange(horizon, 0, -1, dtype=rewards.dtype)  # H - h
+  most = most_left(horizon).astype(rewards.dtype)
 
   def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
     reward, prior, sigma, start, noises, cell, state_next, bound = given
@@ -195,6 +195,5 @@ def make_lmc_lsvi_refit(
     noise = jax.random.normal(key, (horizon, num_inner_steps, num_states, num_actions), state.rewards.dtype)
     return Refitted(state.rewards, data, lmc_refit(state.rewards, data, state.q, noise, chosen))
 
-  return TabularAgent(
-    init, by_counts.policy, update
-  )  # acting takes the chain's values alone, from either kind of state
+  # Acting takes the chain's values alone, from either kind of state.
+  return TabularAgent(init, by_counts.policy, update)

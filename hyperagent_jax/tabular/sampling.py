@@ -1,5 +1,6 @@
 """Rivals that sample: PSRL, RLSVI, ensemble sampling, Langevin Monte Carlo; and two ends to measure against."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,12 +14,13 @@ from hyperagent_jax.tabular.hyperagent import (
   by_stage,
   count,
   make_hyperagent,
+  most_left,
   table_6,
   visits,
 )
 from hyperagent_jax.tabular.mdp import MDP
 from hyperagent_jax.tabular.planning import backward_induction, greedy
-from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent
+from hyperagent_jax.tabular.types import Episode, Problem, TabularAgent, check_problem
 from hyperagent_jax.types import Array, PRNGKey
 
 RLSVI_VARIANCE = 3.0  # of its sigma^2 / H^2
@@ -31,10 +33,15 @@ class Counts(NamedTuple):
   counts: Array  # [H, S, A, S]
 
 
-def init_counts(key: PRNGKey, rewards: Array) -> Counts:
-  """Nothing seen yet."""
-  del key
-  return Counts(rewards, jnp.zeros((*rewards.shape, rewards.shape[1]), rewards.dtype))
+def init_counts(problem: Problem) -> Callable[[PRNGKey, Array], Counts]:
+  """The start of agents that keep counts: nothing seen yet."""
+
+  def init(key: PRNGKey, rewards: Array) -> Counts:
+    del key
+    check_problem(problem, rewards)
+    return Counts(rewards, jnp.zeros((*problem.shape, problem.num_states), rewards.dtype))
+
+  return init
 
 
 def update_counts(state: Counts, episode: Episode, key: PRNGKey) -> Counts:
@@ -50,7 +57,7 @@ def make_psrl(problem: Problem) -> TabularAgent:
     transitions = dirichlet(key, problem.beta / problem.num_states + state.counts)
     return greedy(backward_induction(transitions, state.rewards).q)
 
-  return TabularAgent(init_counts, policy, update_counts)
+  return TabularAgent(init_counts(problem), policy, update_counts)
 
 
 def make_rlsvi(problem: Problem, parameters: Parameters | None = None) -> TabularAgent:
@@ -71,7 +78,7 @@ def make_rlsvi(problem: Problem, parameters: Parameters | None = None) -> Tabula
     noise = spread * jax.random.normal(key, problem.shape, state.rewards.dtype)
     return greedy(backward_values(state.rewards, state.counts, chosen, noise))
 
-  return TabularAgent(init_counts, policy, update_counts)
+  return TabularAgent(init_counts(problem), policy, update_counts)
 
 
 def make_ensemble_sampling(problem: Problem, num_members: int, parameters: Parameters | None = None) -> TabularAgent:
@@ -81,7 +88,7 @@ def make_ensemble_sampling(problem: Problem, num_members: int, parameters: Param
 
   Args:
     problem: S, A, H and beta.
-    num_members: M.
+    num_members: M, at least 1.
     parameters: RLSVI's by default, whose posterior the members sample once and for all.
   """
   chosen = table_6(problem, RLSVI_VARIANCE) if parameters is None else parameters
@@ -108,19 +115,24 @@ def make_lmc_lsvi(problem: Problem, parameters: Parameters | None = None, num_in
   Args:
     problem: S, A, H and beta.
     parameters: RLSVI's by default; regularised towards mu0 with weight beta, where the paper has 0 and 1.
-    num_inner_steps: J.
+    num_inner_steps: J, at least 1.
+
+  Raises:
+    ValueError: on a number out of its range.
   """
+  if num_inner_steps < 1:
+    raise ValueError(f'num_inner_steps={num_inner_steps}: must be at least 1')
   chosen = table_6(problem, RLSVI_VARIANCE) if parameters is None else parameters
   horizon = problem.horizon
 
   def init(key: PRNGKey, rewards: Array) -> Langevin:
     start = by_stage(chosen.prior_mean, horizon)[:, None, None]
-    return Langevin(*init_counts(key, rewards), jnp.broadcast_to(start, rewards.shape).astype(rewards.dtype))
+    return Langevin(*init_counts(problem)(key, rewards), jnp.broadcast_to(start, rewards.shape).astype(rewards.dtype))
 
   def update(state: Langevin, episode: Episode, key: PRNGKey) -> Langevin:
     counts = count(state.counts, episode)
     noise = jax.random.normal(key, (horizon, num_inner_steps, *problem.shape[1:]), state.rewards.dtype)
-    most = jnp.arange(horizon, 0, -1, dtype=state.rewards.dtype)  # H - h
+    most = most_left(horizon).astype(state.rewards.dtype)
 
     def stage(v_next: Array, given: tuple[Array, ...]) -> tuple[Array, Array]:
       reward, count_here, start, noises, bound, sigma, prior_mean = given
@@ -140,7 +152,7 @@ def make_lmc_lsvi(problem: Problem, parameters: Parameters | None = None, num_in
     q = jax.lax.scan(stage, jnp.zeros(problem.num_states, noise.dtype), given, reverse=True)[1]
     return Langevin(state.rewards, counts, q)
 
-  policy = lambda state, key: greedy(jnp.clip(state.q, 0.0, jnp.arange(horizon, 0, -1.0)[:, None, None]))
+  policy = lambda state, key: greedy(jnp.clip(state.q, 0.0, most_left(horizon)[:, None, None]))
   return TabularAgent(init, policy, update)
 
 
@@ -158,10 +170,9 @@ def make_epsilon_greedy(problem: Problem, scale: float = 1.0) -> TabularAgent:
   Where nothing is known yet the value is the immediate reward alone. The rate balances what exploring costs against
   what it gives in a bandit (Auer et al. 2002 discuss such schedules).
   """
-  del problem
 
   def init(key: PRNGKey, rewards: Array) -> Counted:
-    return Counted(*init_counts(key, rewards), jnp.zeros((), rewards.dtype))
+    return Counted(*init_counts(problem)(key, rewards), jnp.zeros((), rewards.dtype))
 
   def policy(state: Counted, key: PRNGKey) -> Array:
     del key

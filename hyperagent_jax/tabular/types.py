@@ -21,6 +21,16 @@ class Problem(NamedTuple):
     return self.horizon, self.num_states, self.num_actions
 
 
+def check_problem(problem: Problem, rewards: Array) -> None:
+  """ValueError where an agent was made for another problem than it is to play, or for none that can be."""
+  if rewards.shape != problem.shape:
+    raise ValueError(
+      f'rewards have shape {rewards.shape}: must be [H, S, A] = {problem.shape}, the problem of the agent'
+    )
+  if problem.beta <= 0:
+    raise ValueError(f'beta={problem.beta}: must be above 0, the weight of the prior')
+
+
 class Episode(NamedTuple):
   """The trajectory of one episode."""
 
