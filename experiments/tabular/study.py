@@ -103,9 +103,8 @@ def over_runs(run: Callable[..., Any], num_runs: int, seed: int, *stacked: Any) 
   """
   spread = over_seeds(run, (0,) * (1 + len(stacked)), 0, jax.local_devices(), 'vmap')
   keys = jax.random.split(jax.random.key(seed), num_runs)
-  return jax.tree.map(
-    np.asarray, jax.jit(spread, compiler_options=QUICK if jax.default_backend() == 'cpu' else None)(keys, *stacked)
-  )
+  options = QUICK if jax.default_backend() == 'cpu' else None
+  return jax.tree.map(np.asarray, jax.jit(spread, compiler_options=options)(keys, *stacked))
 
 
 @functools.cache
