@@ -161,6 +161,8 @@ def draw(rows: Sequence[Row]) -> Figure:
   axes[0, 0].set(xscale='log', yscale='log', xlabel='M', ylabel='largest |ratio - 1| of a run, 95th percentile')
   for number, epsilon in enumerate(EPSILONS):
     needed = [(mine[0]['log_sahk'], smallest_dim(mine, epsilon)) for mine in by_size.values()]
+    if np.all(np.isnan([dim for _, dim in needed])):  # beyond what was measured
+      continue
     look = {'marker': 'o', 'ms': 5, 'color': COLOURS[number]}
     axes[0, 1].plot(*np.transpose(needed), label=f'eps = {epsilon:g}', **look)
   axes[0, 1].set(xlabel='log(SAHK)', ylabel='smallest M, 95% of runs', ylim=(0, None))
