@@ -7,12 +7,12 @@ from hyperagent_jax.tabular.types import Problem, TabularAgent
 NUM_INDICES = 4  # K of optimistic index sampling
 # The best of `tuning`'s grid, whose MDPs are others than the studies'.
 SCALE = {
-  'HyperAgent': 0.01,
-  'RLSVI': 0.01,
-  'Ensemble sampling': 0.01,
-  'LMC-LSVI': 0.01,
-  'UCBVI': 3e-4,
-  'epsilon-greedy': 0.03,
+  'HyperAgent': 0.003,
+  'RLSVI': 0.003,
+  'Ensemble sampling': 0.003,
+  'LMC-LSVI': 0.003,
+  'UCBVI': 1e-3,
+  'epsilon-greedy': 0.01,
 }
 # mu0 in the middle of what can follow, so that it is the index that explores, and the best sigma for HyperAgent then.
 NEUTRAL = {'scale': 0.1, 'optimism': 0.5}

@@ -27,7 +27,7 @@ from hyperagent_jax.tabular.types import TabularAgent
 from hyperagent_jax.types import Array
 
 COLUMNS = ('agent', 'parameters', 'scale', 'mean', 'low', 'high', 'num_mdps')
-SCALES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+SCALES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 UCBVI_SCALES = (1.0, 0.1, 0.01, 1e-3, 3e-4, 1e-4)  # its bonus starts at a hundred times the values
 OTHER_MDPS = 1_000_000  # added to the seed
 
