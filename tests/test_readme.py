@@ -32,11 +32,12 @@ def test_every_flag_named_exists():
 
   from experiments import atari, atari_stages, bsuite, bsuite_report, deep_sea
   from experiments.studies import __main__ as studies
+  from experiments.tabular import __main__ as tabular
 
-  named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', TEXT))
+  named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', re.sub(r'XLA_FLAGS=\S+', '', TEXT)))
   assert {'size', 'num_seeds', 'update_ratio'} <= named
   defined = {'help'}
-  for binary in (atari, atari_stages, bsuite, bsuite_report, deep_sea, studies):
+  for binary in (atari, atari_stages, bsuite, bsuite_report, deep_sea, studies, tabular):
     values = flags.FlagValues()
     binary.define_flags(values)
     defined |= set(values)
