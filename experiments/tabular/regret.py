@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.tabular import agents
@@ -10,9 +9,8 @@ from experiments.tabular.study import (
   Row,
   Study,
   TabularConfig,
-  band,
-  checkpoints,
   column,
+  cumulative,
   draw_curves,
   groups,
   legend,
@@ -29,13 +27,8 @@ CONSTANTS = ('theory', 'practical', 'none')
 
 def curve(agent: TabularAgent, settings: TabularConfig) -> list[Row]:
   """Cumulative regret at some episodes, with its confidence interval over MDPs."""
-  regrets = regrets_on_random_mdps(agent, settings)
-  episodes = checkpoints(settings.num_episodes)
-  means = band(np.cumsum(regrets, axis=1, dtype=np.float64)[:, episodes - 1])
-  return [
-    {'episode': int(k), 'mean': m, 'low': low, 'high': high, 'num_mdps': settings.num_mdps}
-    for k, m, low, high in zip(episodes, *means, strict=True)
-  ]
+  rows = cumulative(regrets_on_random_mdps(agent, settings))
+  return [{**row, 'num_mdps': settings.num_mdps} for row in rows]
 
 
 def run(settings: TabularConfig, reduced: bool) -> list[Row]:

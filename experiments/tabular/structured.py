@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.tabular import agents as library
@@ -10,8 +9,7 @@ from experiments.tabular.study import (
   Row,
   Study,
   TabularConfig,
-  band,
-  checkpoints,
+  cumulative,
   draw_curves,
   groups,
   legend,
@@ -53,16 +51,13 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
     ),
     f'DeepSea {sea}': (tabular.deep_sea(sea), Problem(sea, 2, sea, settings.num_episodes, BETA)),
   }
-  episodes = checkpoints(settings.num_episodes)
   rows: list[Row] = []
   for of, (mdp, problem) in cases.items():
     for name, agent in chosen(problem, settings.index_dim).items():
       played: Callable = lambda key, agent=agent, mdp=mdp: tabular.play(agent, mdp, settings.num_episodes, key)[0]
       regrets = over_runs(played, settings.num_mdps, settings.seed)
-      means = band(np.cumsum(regrets, axis=1, dtype=np.float64)[:, episodes - 1])
-      for k, mean, low, high in zip(episodes, *means, strict=True):
-        place = {'mdp': of, 'agent': name, 'episode': int(k), 'num_runs': settings.num_mdps}
-        rows.append({**place, 'mean': mean, 'low': low, 'high': high})
+      place = {'mdp': of, 'agent': name, 'num_runs': settings.num_mdps}
+      rows += [{**place, **row} for row in cumulative(regrets)]
       print(f'  {of}, {name}: {rows[-1]["mean"]:,.1f}', flush=True)
   return rows
 

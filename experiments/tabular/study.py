@@ -126,6 +126,14 @@ def checkpoints(num_episodes: int, number: int = 60) -> np.ndarray:
   return np.unique(np.round(np.geomspace(1, num_episodes, number)).astype(int))
 
 
+def cumulative(regrets: np.ndarray) -> list[Row]:  # [runs, K]
+  """Cumulative regret at some episodes, with its confidence interval over runs."""
+  episodes = checkpoints(regrets.shape[1])
+  means = band(np.cumsum(regrets, axis=1, dtype=np.float64)[:, episodes - 1])
+  numbers = zip(episodes.tolist(), *means, strict=True)
+  return [{'episode': k, 'mean': mean, 'low': low, 'high': high} for k, mean, low, high in numbers]
+
+
 def slope(x: Any, y: Any) -> float:
   """Of y against x on logarithmic axes, by least squares; nan where a value is not above 0."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
