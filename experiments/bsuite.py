@@ -39,6 +39,10 @@ _NOT_FLAGS = (
   *('torso', 'grid_size', 'prior_storage', 'num_envs', 'max_abs_reward'),
   *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
 )
+# What every agent takes from HyperAgent's preset.
+_SHARED = ('torso', 'prior_storage', 'replay_capacity', 'batch_size', 'target_period', 'max_grad_norm')
+# What may differ when a run is gone on with: it changes no number.
+_MAY_CHANGE = ('checkpoint_minutes', 'mnist_dir')
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -94,11 +98,11 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> tuple[HyperAge
   run, output = (config.from_flags(c, flag_values) for c in (BsuiteConfig(), OutputConfig()))
   for settings in (run, output):
     config.validate_fields(settings)
-  # A rival's own published numbers, which for all of them are those of bsuite's DeepSea.
-  preset = presets.bsuite() if run.agent == 'hyperagent' else SYSTEMS[run.agent].deep_sea(20)
-  preset = dataclasses.replace(
-    preset, torso='mlp', prior_storage='replay', replay_capacity=presets.bsuite().replay_capacity
-  )
+  preset = presets.bsuite()
+  if run.agent != 'hyperagent':
+    # A rival explores by its own numbers, those of DeepSea, and learns by HyperAgent's: with those of DeepSea, DDQN diverges.
+    rival = SYSTEMS[run.agent].deep_sea(20)
+    preset = dataclasses.replace(rival, **{name: getattr(preset, name) for name in _SHARED})
   return agents.read_settings(run.agent, preset, flag_values), run, output
 
 
@@ -141,7 +145,8 @@ def main() -> None:
     settings_for(batch.tasks[0], agent)
     num_episodes(batch.tasks[0], run)
   write_report = import_report() if output.figures else None
-  settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
+  what_is_run = {k: v for k, v in run_lib.settings_of(run).items() if k not in _MAY_CHANGE}
+  settings = {**agents.to_dict(run.agent, agent), **what_is_run, 'driver': values.driver}
   folder = run_lib.open_folder(output, 'bsuite', settings, results=LOG_FILES)
   place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
   left = unfinished(todo, run, folder)
