@@ -100,7 +100,7 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> tuple[HyperAge
     config.validate_fields(settings)
   preset = presets.bsuite()
   if run.agent != 'hyperagent':
-    # A rival explores by its own numbers, those of DeepSea, and learns by HyperAgent's: with those of DeepSea, DDQN diverges.
+    # A rival explores by its own numbers, those of DeepSea. It learns by HyperAgent's: with the others DDQN diverges.
     rival = SYSTEMS[run.agent].deep_sea(20)
     preset = dataclasses.replace(rival, **{name: getattr(preset, name) for name in _SHARED})
   return agents.read_settings(run.agent, preset, flag_values), run, output

@@ -76,15 +76,15 @@ def _html_picture(path: str, what: str) -> str:
   return f'<img alt="{html.escape(what)}" src="data:image/png;base64,{data}">'
 
 
-def _html_lacking(name: str, agent: Agent) -> str:
-  lines = lacking(agent)
-  done = f'{len(agent.logs)} of {len(sweep.SWEEP)} ids were run'
+def _html_lacking(name: str, agent: Agent, common: bool = False) -> str:
+  lines = [line.replace('not run', 'left out') for line in lacking(agent)] if common else lacking(agent)
+  done = f'{len(agent.logs)} of {len(sweep.SWEEP)} ids {"count" if common else "were run"}'
   items = ''.join(f'<li>{html.escape(line)}</li>\n' for line in lines)
   text = f'{done}.</p>\n<ul>\n{items}</ul>' if lines else f'{done}, all of them to the end.</p>'
   return f'<h3>{html.escape(name)}</h3>\n<p>{text}'
 
 
-def _page(agents: Mapping[str, Agent], radar: str, bars: str) -> str:
+def _page(agents: Mapping[str, Agent], radar: str, bars: str, common: bool) -> str:
   """The page's HTML, which needs no other file."""
   everyone = agents.values()
   columns = [part for name in agents for part in (name, 'ids')]
@@ -100,6 +100,7 @@ def _page(agents: Mapping[str, Agent], radar: str, bars: str) -> str:
   parts = [
     f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>',
     f'<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>',
+    '<p>Only ids that all of these agents have played to the end count.</p>' if common else '',
     '<h2>By tag</h2>',
     _html_picture(radar, 'Radar of the mean scores by tag'),
     _html_table(('tag', *agents), tags),
@@ -107,30 +108,31 @@ def _page(agents: Mapping[str, Agent], radar: str, bars: str) -> str:
     _html_picture(bars, 'Bars of the scores by experiment'),
     _html_table(('experiment', 'tags', *columns), scores),
     '<h2>What was run</h2>',
-    *(_html_lacking(name, agent) for name, agent in agents.items()),
+    *(_html_lacking(name, agent, common) for name, agent in agents.items()),
     f'<h2>What the scores mean</h2>{_EXPLANATION}</body>\n</html>\n',
   ]
   return '\n'.join(parts)
 
 
-def write_report(folders: Mapping[str, pathlib.Path], output: pathlib.Path) -> list[str]:
+def write_report(folders: Mapping[str, pathlib.Path], output: pathlib.Path, common: bool = False) -> list[str]:
   """Writes scores.csv, radar.png, bars.png and report.html, over those that are there.
 
   Args:
     folders: agent's name -> folder of its logs.
     output: folder of the report; made if it is not there.
+    common: scores only the ids that all agents have played to the end.
 
   Returns:
     The paths of the files.
 
   Raises:
-    ConfigError: if there is no agent, or the logs of one cannot be read or scored; it names the agent.
+    ConfigError: as `read_agents`.
   """
-  agents = read_agents(folders)
+  agents = read_agents(folders, common)
   output.mkdir(parents=True, exist_ok=True)
   write_atomically(output / 'scores.csv', scores_csv(agents))
   radar, bars = draw_radar(agents, output / 'radar.png'), draw_bars(agents, output / 'bars.png')
-  write_atomically(output / 'report.html', _page(agents, radar, bars).encode())
+  write_atomically(output / 'report.html', _page(agents, radar, bars, common).encode())
   return [str(output / name) for name in ('scores.csv', 'radar.png', 'bars.png', 'report.html')]
 
 
@@ -169,14 +171,17 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   where = 'by default every folder with logs in --output_dir, or that itself'
   text = f'Agents and the folders of their logs, as NAME=FOLDER; {where}. Comma-separated.'
   flags.DEFINE_list('agents', [], text, flag_values=flag_values)
+  text = 'Score only the ids that all agents have played to the end, so that scores compare like with like.'
+  flags.DEFINE_bool('common', False, text, flag_values=flag_values)
 
 
 def main() -> None:
   """Prints the scores and writes the report."""
   output = pathlib.Path(flags.FLAGS.output_dir)
   folders = agent_folders(flags.FLAGS.agents, output)
-  print(score_table(read_agents(folders)))
-  for path in write_report(folders, output):
+  common = flags.FLAGS.common
+  print(score_table(read_agents(folders, common)))
+  for path in write_report(folders, output, common):
     print(path)
 
 

@@ -1,9 +1,10 @@
 """Scores of agents on bsuite in words and numbers: read from logs, as rows, as a table, and what is missing."""
 
+import contextlib
 import csv
 import io
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,27 +36,50 @@ class Agent(NamedTuple):
   tags: dict[str, float]
 
 
-def read_agents(folders: Mapping[str, pathlib.Path]) -> dict[str, Agent]:
+@contextlib.contextmanager
+def _naming(agent: str) -> Iterator[None]:
+  """Errors within are one line with the agent's name."""
+  try:
+    yield
+  except OSError as e:
+    raise ConfigError(f'agent {agent}: {e.filename}: {e.strerror}') from e
+  except ValueError as e:
+    raise ConfigError(f'agent {agent}: {e}') from e
+
+
+def _finished_by_all(logs: Mapping[str, Logs]) -> set[str]:
+  """The ids that every agent has played to the end."""
+  finished = lambda of: {i for i, log in of.items() if np.max(log['episode']) >= sweep.EPISODES[i]}
+  return set.intersection(*map(finished, logs.values()))
+
+
+def read_agents(folders: Mapping[str, pathlib.Path], common: bool = False) -> dict[str, Agent]:
   """Reads the logs of each agent, name -> folder, and scores them.
 
+  Args:
+    folders: agent's name -> folder of its logs.
+    common: leaves out ids that not all agents have played to the end, so that scores compare like with like.
+
   Raises:
-    ConfigError: if there is no agent, or the logs of one cannot be read or scored; it names the agent.
+    ConfigError: if there is no agent, the logs of one cannot be read or scored (it names the agent), or agents have no
+      id in common that should have.
   """
   if not folders:
     raise ConfigError('no agents: nothing to report')
-  agents = {}
+  logs: dict[str, Logs] = {}
   for name, folder in folders.items():
-    try:
-      logs = bsuite_scores.read_logs(folder)
-      if not logs:
+    with _naming(name):
+      logs[name] = bsuite_scores.read_logs(folder)
+      if not logs[name]:
         raise ConfigError(f'no logs of bsuite in {folder}')
-      scores = bsuite_scores.scores(logs)
-    except OSError as e:
-      raise ConfigError(f'agent {name}: {e.filename}: {e.strerror}') from e
-    except ValueError as e:
-      raise ConfigError(f'agent {name}: {e}') from e
-    agents[name] = Agent(logs, scores, bsuite_scores.scores_by_tag(scores))
-  return agents
+      bsuite_scores.scores(logs[name])  # names what is wrong with them
+  if common:
+    wanted = _finished_by_all(logs)
+    if not wanted:
+      raise ConfigError(f'--common: there is no id that {", ".join(folders)} have all played to the end')
+    logs = {name: {i: log for i, log in of.items() if i in wanted} for name, of in logs.items()}
+  scores = {name: bsuite_scores.scores(of) for name, of in logs.items()}
+  return {name: Agent(logs[name], x, bsuite_scores.scores_by_tag(x)) for name, x in scores.items()}
 
 
 def cell(agent: Agent, experiment: str) -> str:
@@ -122,7 +146,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 
 def lacking(agent: Agent) -> list[str]:
-  """A line for each experiment that is not finished: which ids have no log, and which have not all episodes."""
+  """A line for each experiment that is not finished: which ids have no log (that counts), which not all episodes."""
   lines = []
   for experiment in EXPERIMENTS:
     ids = IDS[experiment]

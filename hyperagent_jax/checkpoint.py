@@ -13,6 +13,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -124,20 +125,25 @@ def _first_line(e: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-  """Nothing on standard error: when orbax fails, its threads print tracebacks beside the error that it raises."""
+def _held_back() -> Iterator[None]:
+  """Holds standard error back until it is over, and drops it on an error.
+
+  When orbax fails, its threads print tracebacks beside the error that it raises. Lines of others come a little later.
+  """
   sys.stderr.flush()
   kept = os.dup(2)
-  with open(os.devnull, 'wb') as nowhere:
-    os.dup2(nowhere.fileno(), 2)
-  try:
-    yield
-  except BaseException:
-    time.sleep(0.5)  # threads still at work
-    raise
-  finally:
-    os.dup2(kept, 2)
-    os.close(kept)
+  with tempfile.TemporaryFile() as held:
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    except BaseException:
+      time.sleep(0.5)  # threads still at work
+      raise
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+    held.seek(0)
+    os.write(2, held.read())
 
 
 def save(directory: str, step: int, state: Any, config: dict[str, Any], record: dict[str, Any]) -> None:
@@ -163,7 +169,7 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     if needed > free:
       raise OSError(f'it takes up to {needed >> 20} MiB and {free >> 20} MiB are free')
     _remove(folder, step)
-    with _silenced(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _held_back(), ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(path, arrays)
     whole = {'config': config, 'record': record, 'files': _checksums(path)}
     # The manifest comes last and at once: without it the checkpoint does not count.

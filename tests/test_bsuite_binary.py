@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import sys
 import threading
 import types
@@ -20,6 +21,7 @@ from experiments.bsuite_training import make_batch_runner
 from experiments.run import OUT_OF_TIME, Stopped
 from hyperagent_jax import presets
 from hyperagent_jax import types as types_lib
+from hyperagent_jax.baselines import ensemble
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs import history
@@ -103,7 +105,7 @@ def test_a_run_out_of_time_goes_on_as_if_it_had_not_stopped(run_main, tmp_path, 
   assert logs(tmp_path / 'stopped') == logs(tmp_path / 'whole')
   played = []
   monkeypatch.setattr(bsuite_training, 'train_batch', lambda *args: played.append(args))
-  run_main(*stopped, '--resume')  # nothing is left to do
+  run_main(*stopped, '--resume', '--checkpoint_minutes=3')  # nothing is left to do; how often to save may change
   assert played == []
 
 
@@ -290,3 +292,6 @@ def test_another_runs_folder_is_refused(run_main, tmp_path):
 def test_rivals_play_too(run_main, tmp_path):
   run_main('--bsuite_id=catch/0', '--num_episodes=4', '--agent=ensemble_plus', f'--output_dir={tmp_path}')
   assert logs(tmp_path)
+  config, shared = json.loads((tmp_path / 'config.json').read_text()), presets.bsuite()
+  assert (config['target_period'], config['max_grad_norm']) == (shared.target_period, shared.max_grad_norm)
+  assert config['prior_scale'] == ensemble.deep_sea(20).prior_scale != shared.prior_scale

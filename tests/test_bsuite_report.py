@@ -255,6 +255,27 @@ def test_bad_logs_name_the_agent(folders, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+def test_common_ids_alone_count(tmp_path):
+  a, b = tmp_path / 'a', tmp_path / 'b'
+  for number, regret in ((0, 0.0), (1, 0.5), (2, 0.5)):
+    write_log(a, f'bandit/{number}', [10_000], total_regret=regret)
+  write_log(a, 'catch/0', [10_000], total_regret=0.0)
+  write_log(b, 'bandit/0', [10_000], total_regret=0.25)
+  write_log(b, 'bandit/1', [9_999], total_regret=0.25)  # not to the end
+  folders = {'a': a, 'b': b}
+  assert lib.read_agents(folders)['a'].scores['bandit'].score == pytest.approx(1 / 3)
+  agents = lib.read_agents(folders, common=True)
+  assert {name: list(agent.logs) for name, agent in agents.items()} == {'a': ['bandit/0'], 'b': ['bandit/0']}
+  assert (agents['a'].scores['bandit'].score, agents['b'].scores['bandit'].score) == (1.0, 0.5)
+  lib.write_report(folders, tmp_path, common=True)
+  text = ' '.join(Page((tmp_path / 'report.html').read_text()).texts)
+  assert 'Only ids that all of these agents have played to the end count' in text
+  assert 'catch: left out' in text
+  write_log(b, 'bandit/0', [5], total_regret=0.25)
+  with pytest.raises(ConfigError, match='--common: there is no id that a, b have all played to the end'):
+    lib.read_agents(folders, common=True)
+
+
 def test_agents_are_named_or_found(folders, tmp_path):
   first, second = folders['first'], folders[ODD]
   (tmp_path / 'empty').mkdir()
