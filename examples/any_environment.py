@@ -2,7 +2,7 @@
 
 `HostAgent` does all that an agent does in a time step; `run_loop` steps the environment. Change the environment, whose
 actions must be discrete, and `CONFIG`, of which prior_scale (how widely values are guessed before there are data; of
-the size of returns), learning_rate, target_period and n_step matter most. Run it with
+the size of returns), learning_rate, max_grad_norm, target_period and n_step matter most. Run it with
 
     python -m examples.any_environment
 """
@@ -23,6 +23,7 @@ CONFIG = dataclasses.replace(
   prior_scale=1.0,
   learning_rate=5e-4,
   target_period=100,  # steadier on CartPole than 4, which suits DeepSea
+  max_grad_norm=1e12,  # no clipping: with returns of some hundred, gradients are far longer than the usual limit of 10
   n_step=3,
   batch_size=64,
   min_replay=500,
