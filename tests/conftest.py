@@ -1,6 +1,8 @@
 """Settings that every test shares; they must come before the first use of a JAX device."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a thread per core of each library would only get in the way
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
@@ -12,7 +14,20 @@ if 'xla_backend_optimization_level' not in flags:
   flags += ' --xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = flags + ' --xla_cpu_multi_thread_eigen=false'
 
+# What one worker or one process of a binary has compiled, the others need not.
+cache = None
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  cache = os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='compiled_')
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05')
+
 import jax  # noqa: E402, after the settings above
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_num_cpu_devices', 2)
+
+
+def pytest_unconfigure(config):
+  """Removes the compiled programs, in the process that made their folder."""
+  del config
+  if cache:
+    shutil.rmtree(cache, ignore_errors=True)
