@@ -4,7 +4,7 @@
 
 Environments: thousands of instances side by side, under vmap and scan on every core, with random actions, against
 one bsuite environment stepped by a loop with actions drawn beforehand. Observations are read, so that XLA makes them.
-Training: the sweep's own program, one update on a mini-batch of 128 a step, against the host driver on bsuite's
+Training: the sweep's own program, one update on a mini-batch of 64 a step, against the host driver on bsuite's
 environment. Compilation is not counted.
 """
 
