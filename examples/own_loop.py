@@ -67,13 +67,13 @@ def main(num_steps: int = 3_000, seed: int = 0) -> tuple[ha.LearnerState, list[f
     discount_t = CONFIG.discount * after.discount  # gamma times the environment's: 0 where an episode terminates
     replay.add(ha.Transition(timestep.observation, output.action, after.reward, discount_t, after.observation))
     if replay.num_added >= CONFIG.min_replay:
-      learner, metrics = update(learner, replay.sample(rng, CONFIG.batch_size), key(2 * t + 1))
+      learner, _ = update(learner, replay.sample(rng, CONFIG.batch_size), key(2 * t + 1))
     episode_return += after.reward
     if after.last():
       returns.append(episode_return)
       episode_return = 0.0
     if (t + 1) % 1_000 == 0:
-      print(f'{t + 1} steps: mean return {np.mean(returns[-50:]):.2f}, loss {metrics["loss"]:.4f}')
+      print(f'{t + 1} steps: mean return {np.mean(returns[-50:]):.2f}')
     timestep = environment.reset() if after.last() else after
   return learner, returns
 

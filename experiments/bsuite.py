@@ -22,13 +22,13 @@ from experiments.bsuite_training import (
   Times,
   batches,
   num_episodes,
-  settings_for,
+  shows_cells,
   train_batches,
   unfinished,
 )
 from experiments.run import OutputConfig, warn
 from hyperagent_jax import config, metrics, presets
-from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.baselines import SYSTEMS, RivalConfig
 from hyperagent_jax.bsuite_scores import LOG_FILES
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
@@ -39,10 +39,6 @@ _NOT_FLAGS = (
   *('torso', 'grid_size', 'prior_storage', 'num_envs', 'max_abs_reward'),
   *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
 )
-# What every agent takes from HyperAgent's preset.
-_SHARED = ('torso', 'prior_storage', 'replay_capacity', 'batch_size', 'target_period', 'max_grad_norm')
-# What may differ when a run is gone on with: it changes no number.
-_MAY_CHANGE = ('checkpoint_minutes', 'mnist_dir')
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -89,6 +85,17 @@ def without_mnist_if_missing(ids: Sequence[str], directory: str) -> list[str]:
     return left
 
 
+def rival_preset(name: str) -> RivalConfig:
+  """A rival's settings on bsuite: its own of DeepSea, but for what HyperAgent changes from there to here.
+
+  It changes what had HyperAgent's value there. Of a random action epsilon-greedy agents take a constant 0.05, as
+  bsuite's own DQN: training is scored, and DeepSea's decay would outlast all of bandit.
+  """
+  rival, before, after = SYSTEMS[name].deep_sea(20), presets.deep_sea(20), presets.bsuite()
+  changed = {k: v for k, v in vars(after).items() if v != getattr(before, k) == getattr(rival, k)}
+  return dataclasses.replace(rival, **changed, epsilon_final=0.05, epsilon_steps=1)
+
+
 def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> tuple[HyperAgentConfig, BsuiteConfig, OutputConfig]:
   """All flags as validated settings.
 
@@ -98,11 +105,7 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> tuple[HyperAge
   run, output = (config.from_flags(c, flag_values) for c in (BsuiteConfig(), OutputConfig()))
   for settings in (run, output):
     config.validate_fields(settings)
-  preset = presets.bsuite()
-  if run.agent != 'hyperagent':
-    # A rival explores by its own numbers, those of DeepSea. It learns by HyperAgent's: with the others DDQN diverges.
-    rival = SYSTEMS[run.agent].deep_sea(20)
-    preset = dataclasses.replace(rival, **{name: getattr(preset, name) for name in _SHARED})
+  preset = presets.bsuite() if run.agent == 'hyperagent' else rival_preset(run.agent)
   return agents.read_settings(run.agent, preset, flag_values), run, output
 
 
@@ -135,18 +138,23 @@ def _use_cores(output: OutputConfig) -> None:
 
 
 def main() -> None:
-  """Trains on all ids that are not finished, batch by batch, then scores and draws them."""
+  """Trains on all ids that are not finished, batch by batch, then scores and draws them.
+
+  Raises:
+    FloatingPointError: in the end, if ids had to be given up.
+  """
   values = flags.FLAGS
   agent, run, output = read_settings()
   ids = without_mnist_if_missing(ids_of(values.bsuite_id), run.mnist_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))
   for batch in todo:
-    settings_for(batch.tasks[0], agent)
     num_episodes(batch.tasks[0], run)
+  if agent.frame_stack > 1 and all(shows_cells(batch.tasks[0]) for batch in todo):
+    raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {todo[0].name}, whose cells hide nothing')
   write_report = import_report() if output.figures else None
-  what_is_run = {k: v for k, v in run_lib.settings_of(run).items() if k not in _MAY_CHANGE}
-  settings = {**agents.to_dict(run.agent, agent), **what_is_run, 'driver': values.driver}
+  settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
+  del settings['checkpoint_minutes']  # may change when a run is gone on with
   folder = run_lib.open_folder(output, 'bsuite', settings, results=LOG_FILES)
   place = Place(folder, settings, output, run_lib.Signals(output.max_minutes), metrics.Progress())
   left = unfinished(todo, run, folder)
@@ -157,6 +165,9 @@ def main() -> None:
     for path in write_report({run.agent: folder}, folder):
       print(path)
   print(f'results: {folder}')
+  lost = [task.bsuite_id for batch in unfinished(todo, run, folder) for task in batch.tasks]
+  if lost:
+    raise FloatingPointError(f'{", ".join(lost)}: given up, since the loss was not finite; what is logged stands')
 
 
 if __name__ == '__main__':

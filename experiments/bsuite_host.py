@@ -25,6 +25,7 @@ from experiments.bsuite_training import (
   settings_for,
   write_log,
 )
+from experiments.run import warn
 from experiments.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import HyperAgentConfig
@@ -93,6 +94,9 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
     if episodes == target:
       break
     if step % 1_000 == 0:
+      if not bool(host.losses.finite):
+        warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it is given up')
+        break
       place.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
       stop = place.signals.stop()
       if stop is not None:
@@ -100,5 +104,5 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
   if start:
     times.seconds += time.monotonic() - start
     times.steps += step - compiled
-  place.progress.show(f'{task.bsuite_id}  {target:,} episodes', final=True)
+  place.progress.show(f'{task.bsuite_id}  {episodes:,} episodes', final=True)
   write_log(log_path(place.folder, task.bsuite_id), task.log_columns, np.array(rows.rows))

@@ -18,6 +18,9 @@ from experiments import run as run_lib
 from experiments.bsuite_figures import draw_bars, draw_radar
 from experiments.bsuite_tables import (
   EXPERIMENTS,
+  LEFT_OUT,
+  NONE_YET,
+  NOT_RUN,
   Agent,
   cell,
   ids_cell,
@@ -41,9 +44,9 @@ th, td { padding: 0.2em 0.8em; text-align: left; border-bottom: 1px solid #ddd; 
 """
 _EXPLANATION = """
 <p>bsuite (Osband et al. 2020) is a set of 23 small experiments, each of about 20 settings, its ids. An experiment's
-score is from 0 to 1: an agent that acts at random gets about 0 (0.2 in discounting chain), and one that learns the task
-at once, or solves it in every setting, about 1. Every tag names an ability, and its score is the mean over the
-experiments that have it; an experiment can have several.</p>
+score is from 0 to 1: an agent that acts at random gets about 0 (0.1 in mountain car, 0.2 in discounting chain), and one
+that learns the task at once, or solves it in every setting, about 1. Every tag names an ability, and its score is the
+mean over the experiments that have it; an experiment can have several.</p>
 <ul>
 <li>bandit, catch, mountain car: how small the regret per episode is, against that of a poor agent.</li>
 <li>cartpole, cartpole swingup, mnist: half of that; the other half is for runs with a good episode, or for the accuracy
@@ -63,7 +66,7 @@ def _html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """A table whose cells are plain text."""
 
   def cell(text: str) -> str:
-    kind = ' class="none"' if text in ('not run', 'none yet') else ''
+    kind = ' class="none"' if text in (NOT_RUN, LEFT_OUT, NONE_YET) else ''
     return f'<td{kind}>{html.escape(text)}</td>'
 
   head = ''.join(f'<th>{html.escape(text)}</th>' for text in header)
@@ -76,17 +79,18 @@ def _html_picture(path: str, what: str) -> str:
   return f'<img alt="{html.escape(what)}" src="data:image/png;base64,{data}">'
 
 
-def _html_lacking(name: str, agent: Agent, common: bool = False) -> str:
-  lines = [line.replace('not run', 'left out') for line in lacking(agent)] if common else lacking(agent)
-  done = f'{len(agent.logs)} of {len(sweep.SWEEP)} ids {"count" if common else "were run"}'
+def _html_lacking(name: str, agent: Agent) -> str:
+  lines = lacking(agent)
+  done = f'{len(agent.logs)} of {len(sweep.SWEEP)} ids {"count" if agent.missing == LEFT_OUT else "were run"}'
   items = ''.join(f'<li>{html.escape(line)}</li>\n' for line in lines)
   text = f'{done}.</p>\n<ul>\n{items}</ul>' if lines else f'{done}, all of them to the end.</p>'
   return f'<h3>{html.escape(name)}</h3>\n<p>{text}'
 
 
-def _page(agents: Mapping[str, Agent], radar: str, bars: str, common: bool) -> str:
+def _page(agents: Mapping[str, Agent], radar: str, bars: str) -> str:
   """The page's HTML, which needs no other file."""
   everyone = agents.values()
+  common = any(agent.missing == LEFT_OUT for agent in everyone)
   columns = [part for name in agents for part in (name, 'ids')]
   scores = [
     (
@@ -108,32 +112,36 @@ def _page(agents: Mapping[str, Agent], radar: str, bars: str, common: bool) -> s
     _html_picture(bars, 'Bars of the scores by experiment'),
     _html_table(('experiment', 'tags', *columns), scores),
     '<h2>What was run</h2>',
-    *(_html_lacking(name, agent, common) for name, agent in agents.items()),
+    *(_html_lacking(name, agent) for name, agent in agents.items()),
     f'<h2>What the scores mean</h2>{_EXPLANATION}</body>\n</html>\n',
   ]
   return '\n'.join(parts)
 
 
-def write_report(folders: Mapping[str, pathlib.Path], output: pathlib.Path, common: bool = False) -> list[str]:
+def write_files(agents: Mapping[str, Agent], output: pathlib.Path) -> list[str]:
   """Writes scores.csv, radar.png, bars.png and report.html, over those that are there.
 
   Args:
-    folders: agent's name -> folder of its logs.
+    agents: what `read_agents` gives.
     output: folder of the report; made if it is not there.
-    common: scores only the ids that all agents have played to the end.
 
   Returns:
     The paths of the files.
+  """
+  output.mkdir(parents=True, exist_ok=True)
+  write_atomically(output / 'scores.csv', scores_csv(agents))
+  radar, bars = draw_radar(agents, output / 'radar.png'), draw_bars(agents, output / 'bars.png')
+  write_atomically(output / 'report.html', _page(agents, radar, bars).encode())
+  return [str(output / name) for name in ('scores.csv', 'radar.png', 'bars.png', 'report.html')]
+
+
+def write_report(folders: Mapping[str, pathlib.Path], output: pathlib.Path, common: bool = False) -> list[str]:
+  """Reads and scores agents' logs and writes the report on them; see `read_agents` and `write_files`.
 
   Raises:
     ConfigError: as `read_agents`.
   """
-  agents = read_agents(folders, common)
-  output.mkdir(parents=True, exist_ok=True)
-  write_atomically(output / 'scores.csv', scores_csv(agents))
-  radar, bars = draw_radar(agents, output / 'radar.png'), draw_bars(agents, output / 'bars.png')
-  write_atomically(output / 'report.html', _page(agents, radar, bars, common).encode())
-  return [str(output / name) for name in ('scores.csv', 'radar.png', 'bars.png', 'report.html')]
+  return write_files(read_agents(folders, common), output)
 
 
 def _has_logs(folder: pathlib.Path) -> bool:
@@ -179,9 +187,9 @@ def main() -> None:
   """Prints the scores and writes the report."""
   output = pathlib.Path(flags.FLAGS.output_dir)
   folders = agent_folders(flags.FLAGS.agents, output)
-  common = flags.FLAGS.common
-  print(score_table(read_agents(folders, common)))
-  for path in write_report(folders, output, common):
+  agents = read_agents(folders, flags.FLAGS.common)
+  print(score_table(agents))
+  for path in write_files(agents, output):
     print(path)
 
 

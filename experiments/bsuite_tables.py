@@ -26,14 +26,16 @@ TYPES = {
   'memory': ('memory_len', 'memory_size'),
 }
 EXPERIMENTS = tuple(name for names in TYPES.values() for name in names)
+NOT_RUN, LEFT_OUT, NONE_YET = 'not run', 'left out', 'none yet'
 
 
 class Agent(NamedTuple):
   """An agent's logs and what they come to."""
 
-  logs: Logs
+  logs: Logs  # that count
   scores: dict[str, Score]
   tags: dict[str, float]
+  missing: str = NOT_RUN  # what to say of the other ids
 
 
 @contextlib.contextmanager
@@ -79,15 +81,16 @@ def read_agents(folders: Mapping[str, pathlib.Path], common: bool = False) -> di
       raise ConfigError(f'--common: there is no id that {", ".join(folders)} have all played to the end')
     logs = {name: {i: log for i, log in of.items() if i in wanted} for name, of in logs.items()}
   scores = {name: bsuite_scores.scores(of) for name, of in logs.items()}
-  return {name: Agent(logs[name], x, bsuite_scores.scores_by_tag(x)) for name, x in scores.items()}
+  missing = LEFT_OUT if common else NOT_RUN
+  return {name: Agent(logs[name], x, bsuite_scores.scores_by_tag(x), missing) for name, x in scores.items()}
 
 
 def cell(agent: Agent, experiment: str) -> str:
   """A score to two decimals, * where it is not finished, or why there is none."""
   score = agent.scores.get(experiment)
   if score is None:
-    return 'not run'
-  return 'none yet' if np.isnan(score.score) else f'{score.score:.2f}{"" if score.finished else "*"}'
+    return agent.missing
+  return NONE_YET if np.isnan(score.score) else f'{score.score:.2f}{"" if score.finished else "*"}'
 
 
 def is_complete(agent: Agent, tag: str) -> bool:
@@ -100,11 +103,11 @@ def tag_cell(agent: Agent, tag: str) -> str:
   """A tag's mean score to two decimals, * where one of its experiments is not finished, or why there is none."""
   if tag in agent.tags:
     return f'{agent.tags[tag]:.2f}{"" if is_complete(agent, tag) else "*"}'
-  return 'none yet' if any(tag in score.tags for score in agent.scores.values()) else 'not run'
+  return NONE_YET if any(tag in score.tags for score in agent.scores.values()) else agent.missing
 
 
 def ids_cell(agent: Agent, experiment: str) -> str:
-  """How many of an experiment's ids were run, of all."""
+  """How many of an experiment's ids count, of all."""
   score = agent.scores.get(experiment)
   return f'{score.num_ids if score else 0}/{len(IDS[experiment])}'
 
@@ -146,7 +149,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 
 def lacking(agent: Agent) -> list[str]:
-  """A line for each experiment that is not finished: which ids have no log (that counts), which not all episodes."""
+  """A line for each experiment that is not finished: which ids have no log that counts, which not all episodes."""
   lines = []
   for experiment in EXPERIMENTS:
     ids = IDS[experiment]
@@ -155,9 +158,9 @@ def lacking(agent: Agent) -> list[str]:
       i for i, x in enumerate(ids) if x in agent.logs and np.max(agent.logs[x]['episode']) < sweep.EPISODES[ids[0]]
     ]
     if len(missing) == len(ids):
-      lines.append(f'{experiment}: not run')
+      lines.append(f'{experiment}: {agent.missing}')
       continue
-    parts = [f'{len(missing)} of {len(ids)} ids not run ({_numbers(missing)})'] if missing else []
+    parts = [f'{len(missing)} of {len(ids)} ids {agent.missing} ({_numbers(missing)})'] if missing else []
     parts += [f'{len(begun)} with fewer than {sweep.EPISODES[ids[0]]:,} episodes ({_numbers(begun)})'] if begun else []
     lines += [f'{experiment}: {"; ".join(parts)}'] if parts else []
   return lines

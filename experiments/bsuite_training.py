@@ -7,7 +7,6 @@ import io
 import pathlib
 import queue
 import shutil
-import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,18 +31,20 @@ from hyperagent_jax.runner import Runner, RunnerState, make_runner
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
 
-_SAVING = threading.Lock()  # standard error is put aside meanwhile, which two threads at once would spoil
-
 
 @dataclasses.dataclass(frozen=True)
 class BsuiteConfig:
   """What is run."""
 
   agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
-  seed: int = field(0, 'Of all randomness; every id makes its own of it.', low=0)
+  seed: int = field(
+    0,
+    "Of all randomness but that of bsuite's own environments; every id makes its own of it.",
+    low=0,
+  )
   num_episodes: int = field(0, "Episodes of each id; 0: bsuite's own number, which scores are for.", low=0)
   checkpoint_minutes: float = field(10.0, 'Minutes between checkpoints of what is under way.', low=0.01)
-  mnist_dir: str = field(envs.MNIST_DIR, "Folder of MNIST's four files; without them its experiments are skipped.")
+  mnist_dir: str = field(envs.MNIST_DIR, "Folder of MNIST's two files; without them its experiments are skipped.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +96,16 @@ def batches(ids: Sequence[str], mnist_dir: str) -> Iterator[Batch]:
   yield from (Batch(tuple(tasks)) for tasks in groups.values())
 
 
-def settings_for(task: envs.BsuiteTask, agent: HyperAgentConfig) -> HyperAgentConfig:
-  """The agent's settings on an id: on DeepSea a torso that looks cells up takes the place of the MLP.
+def shows_cells(task: envs.BsuiteTask) -> bool:
+  """Whether observations are numbers of DeepSea's cells."""
+  return task.batch_key[0].startswith('deep_sea')
 
-  Raises:
-    ConfigError: if the settings do not fit the id.
-  """
-  if not task.batch_key[0].startswith('deep_sea'):
+
+def settings_for(task: envs.BsuiteTask, agent: HyperAgentConfig) -> HyperAgentConfig:
+  """The agent's settings on an id: DeepSea's cells hide nothing, and a torso looks them up in place of the MLP."""
+  if not shows_cells(task):
     return agent
-  if agent.frame_stack > 1:
-    raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {task.bsuite_id}, whose cells hide nothing')
-  return dataclasses.replace(agent, torso='deep_sea', grid_size=task.batch_key[1])
+  return dataclasses.replace(agent, torso='deep_sea', grid_size=task.batch_key[1], frame_stack=1)
 
 
 def spread(batch: Batch, num_devices: int) -> tuple[list[envs.BsuiteTask], np.ndarray]:
@@ -168,15 +168,19 @@ def episodes_logged(path: pathlib.Path) -> int:
 def write_logs(
   folder: pathlib.Path, tasks: Sequence[envs.BsuiteTask], wanted: np.ndarray, state: RunnerState, targets: np.ndarray
 ) -> None:
-  """Writes the logs of the wanted ids as far as they go, up to the episodes that are their targets."""
+  """Writes the logs of the wanted ids as far as they go, up to the episodes that are their targets.
+
+  A log that goes further stands: its id was finished by another run while this one's checkpoint lay there.
+  """
   log = jax.device_get(without_history(state.env_state).log)
   for i, task in enumerate(tasks):
     if not wanted[i]:
       continue
     rows = log.rows[i, 0, : log.num_rows[i, 0]]
     rows = rows[rows[:, task.log_columns.index('episode')] <= targets[i]]  # others played on while this one rested
-    if len(rows):
-      write_log(log_path(folder, task.bsuite_id), task.log_columns, rows)
+    path = log_path(folder, task.bsuite_id)
+    if len(rows) and episodes_logged(path) <= rows[-1, task.log_columns.index('episode')]:
+      write_log(path, task.log_columns, rows)
 
 
 def seed_of(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
@@ -255,15 +259,15 @@ def train_batch(
 ) -> Times:
   """Trains on all ids of a batch until each has played its episodes, and writes their logs.
 
+  An id whose loss is not finite rests from then on, with a warning and the log it has; the others go on.
+
   Raises:
     Stopped: if asked to stop, with a checkpoint.
-    FloatingPointError: if a loss is not finite.
   """
   runner = make_batch_runner(batch.tasks[0], agent, run.agent, devices, place.output.seed_axis)
   directory = checkpoints_of(place.folder, batch.name)
   kept = checkpoint.latest(directory) if place.output.resume else None
   tasks, wanted = spread(batch, len(devices)) if kept is None else _recorded(batch, kept[1]['record'])
-  record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
   targets = np.array([num_episodes(task, run) for task in tasks])
   state = _begin(tasks, directory, runner, agent, run, place)
   state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
@@ -271,7 +275,8 @@ def train_batch(
   while True:
     played = np.asarray(without_history(state.env_state).log.episode)[:, 0]
     active = (played < targets) & wanted
-    place.progress.show(_progress(batch, played[wanted], targets[wanted], times), final=not active.any())
+    if wanted.any():
+      place.progress.show(_progress(batch, played[wanted], targets[wanted], times), final=not active.any())
     if not active.any():
       break
     start = time.monotonic()
@@ -279,12 +284,15 @@ def train_batch(
     times.seconds += time.monotonic() - start
     times.steps += chunk * int(active.sum())
     chunk = min(2 * chunk, _CHUNK)
-    _check_finite(state, tasks)
+    failed = active & (np.asarray(state.statistics.nonfinite_step) >= 0)
+    if failed.any():
+      _give_up(place.folder, tasks, failed, state, targets)
+      wanted = wanted & ~failed
     stop = place.signals.stop()
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(place.folder, tasks, wanted, state, targets)
-      with _SAVING:
-        checkpoint.save(directory, int(state.step), state, place.settings, record)
+      record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
+      checkpoint.save(directory, int(state.step), state, place.settings, record)
       saved_at = time.monotonic()
     if stop is not None:
       raise stopped(stop, place.folder, f'in {batch.name}')
@@ -330,8 +338,15 @@ def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Time
   )
 
 
-def _check_finite(state: RunnerState, tasks: Sequence[envs.BsuiteTask]) -> None:
+def _give_up(
+  folder: pathlib.Path,
+  tasks: Sequence[envs.BsuiteTask],
+  failed: np.ndarray,
+  state: RunnerState,
+  targets: np.ndarray,
+) -> None:
+  """Writes the logs of ids whose loss is not finite, and names them."""
+  write_logs(folder, tasks, failed, state, targets)
   steps = np.asarray(state.statistics.nonfinite_step)
-  if np.any(steps >= 0):
-    i = int(np.argmax(steps >= 0))
-    raise FloatingPointError(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on')
+  for i in np.flatnonzero(failed):
+    warn(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on; it is given up')

@@ -14,6 +14,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -124,15 +125,19 @@ def _first_line(e: BaseException) -> str:
   return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__
 
 
+_STANDARD_ERROR = threading.Lock()  # there is one in a process
+
+
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-  """Holds standard error back until it is over, and drops it on an error.
+  """Holds standard error back until it is over, and drops it on an error, one thread at a time.
 
-  When orbax fails, its threads print tracebacks beside the error that it raises. Lines of others come a little later.
+  When orbax fails, its threads print tracebacks beside the error that it raises. What others print meanwhile comes a
+  little later, or is lost with them.
   """
-  sys.stderr.flush()
-  kept = os.dup(2)
-  with tempfile.TemporaryFile() as held:
+  with _STANDARD_ERROR, tempfile.TemporaryFile() as held:
+    sys.stderr.flush()
+    kept = os.dup(2)
     os.dup2(held.fileno(), 2)
     try:
       yield

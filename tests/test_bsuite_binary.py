@@ -167,13 +167,50 @@ def test_ids_side_by_side_are_those_one_by_one_and_stop_together(run_main, tmp_p
     if batch.name != 'bandit_2':
       return train(batch, *args)
     assert other_is_at_work.wait(60)
-    raise FloatingPointError('bandit/2: the loss is not finite')
+    raise FloatingPointError('something breaks')
 
   monkeypatch.setattr(bsuite_training, 'train_batch', fail_on_bandit)
   bad = tmp_path / 'bad'
-  with pytest.raises(FloatingPointError, match='bandit/2'):
+  with pytest.raises(FloatingPointError, match='something breaks'):
     run_main(*arguments, '--num_episodes=5000', f'--output_dir={bad}')
   assert list((bad / 'checkpoints').glob('memory_size_0/*.json'))
+
+
+def test_an_id_whose_loss_is_not_finite_is_given_up_and_the_others_go_on(run_main, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 10)
+
+  def failing_runner(*args):
+    runner = kept_runner(*args)
+
+    def run(state, num_steps, active):
+      state = runner.run(state, num_steps, active)
+      step = state.statistics.nonfinite_step.at[1].set(12 if state.step > 12 else -1)
+      return state._replace(statistics=state.statistics._replace(nonfinite_step=step))
+
+    return runner._replace(run=run)
+
+  monkeypatch.setattr(bsuite_training, 'make_batch_runner', failing_runner)
+  arguments = ('--bsuite_id=bandit_scale/0,bandit_scale/19', '--num_episodes=60')
+  with pytest.raises(FloatingPointError, match=r'^bandit_scale/19: given up, since the loss was not finite'):
+    run_main(*arguments, f'--output_dir={tmp_path}')
+  out = capsys.readouterr()
+  assert 'warning: bandit_scale/19: the loss is not finite from time step 12 on' in out.err
+  assert str(tmp_path) in out.out
+  good, bad = (logs(tmp_path)[f'bsuite_id_-_bandit_scale-{i}.csv'] for i in (0, 19))
+  assert int(good[-1]['episode']) == 60 > int(bad[-1]['episode']) > 0
+
+
+def test_a_log_that_goes_further_stands(run_main, tmp_path, monkeypatch):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 20)
+  common = ('--num_episodes=60', f'--output_dir={tmp_path}')
+  with pytest.raises(Stopped):
+    run_main('--bsuite_id=bandit/0,bandit/1', *common, '--max_minutes=0.0001')
+  run_main('--bsuite_id=bandit/0', *common, '--resume')
+  finished = logs(tmp_path)['bsuite_id_-_bandit-0.csv']
+  assert int(finished[-1]['episode']) == 60
+  with pytest.raises(Stopped):
+    run_main('--bsuite_id=bandit/0,bandit/1', *common, '--resume', '--max_minutes=0.0001')
+  assert logs(tmp_path)['bsuite_id_-_bandit-0.csv'] == finished
 
 
 def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
@@ -221,6 +258,19 @@ def test_both_drivers_play_with_a_history(run_main, tmp_path, driver):
     '--bsuite_id=memory_len/1', '--num_episodes=10', '--frame_stack=4', f'--driver={driver}', f'--output_dir={folder}'
   )
   assert len(logs(folder)['bsuite_id_-_memory_len-1.csv']) == len(envs.log_schedule(10))
+
+
+def test_a_history_leaves_deep_sea_as_it_is(run_main, tmp_path):
+  run_main('--bsuite_id=deep_sea/0,bandit/0', '--num_episodes=3', '--frame_stack=4', f'--output_dir={tmp_path}')
+  assert set(logs(tmp_path)) == {'bsuite_id_-_deep_sea-0.csv', 'bsuite_id_-_bandit-0.csv'}
+
+
+def test_a_history_is_of_one_array_and_not_empty():
+  environment = envs.make_bsuite('memory_len/1').environment
+  with pytest.raises(ValueError, match='a history of 0 observations: must be at least 1'):
+    history.with_history(environment, 0)
+  with pytest.raises(ValueError, match='one array each; these are dicts'):
+    history.with_history(environment._replace(observation_spec={'a': environment.observation_spec}), 2)
 
 
 def test_a_history_in_xla_is_the_one_behind_dm_env():

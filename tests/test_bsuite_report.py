@@ -268,11 +268,14 @@ def test_common_ids_alone_count(tmp_path):
   assert {name: list(agent.logs) for name, agent in agents.items()} == {'a': ['bandit/0'], 'b': ['bandit/0']}
   assert (agents['a'].scores['bandit'].score, agents['b'].scores['bandit'].score) == (1.0, 0.5)
   lib.write_report(folders, tmp_path, common=True)
-  text = ' '.join(Page((tmp_path / 'report.html').read_text()).texts)
-  assert 'Only ids that all of these agents have played to the end count' in text
-  assert 'catch: left out' in text
+  page = Page((tmp_path / 'report.html').read_text())
+  assert 'Only ids that all of these agents have played to the end count.' in page.texts
+  assert 'catch: left out' in page.texts and '1 of 468 ids count.' in page.texts
+  assert ['catch', 'basic, credit_assignment', 'left out', '0/20', 'left out', '0/20'] in page.rows
+  assert ['bandit', 'basic', '1.00*', '1/20', '0.50*', '1/20'] in page.rows
+  assert 'not run' not in [cell for row in page.rows for cell in row]
   write_log(b, 'bandit/0', [5], total_regret=0.25)
-  with pytest.raises(ConfigError, match='--common: there is no id that a, b have all played to the end'):
+  with pytest.raises(ConfigError, match=r'^--common: there is no id that a, b have all played to the end$'):
     lib.read_agents(folders, common=True)
 
 

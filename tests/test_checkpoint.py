@@ -1,5 +1,8 @@
 """Checkpoints: exact, verified, and never fewer than promised."""
 
+import os
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,3 +124,27 @@ def test_a_full_disk_is_an_error_before_anything_is_removed(tmp_path, monkeypatc
   with pytest.raises(checkpoint.CheckpointError, match='cannot save the checkpoint of step 1'):
     save(tmp_path, 1)
   assert checkpoint.latest(str(tmp_path))[0] == 1
+
+
+def test_standard_error_is_held_back_and_comes_after_success_alone(capfd, monkeypatch):
+  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
+  with checkpoint._held_back():
+    os.write(2, b'a line of another thread\n')
+    assert capfd.readouterr().err == ''
+  assert capfd.readouterr().err == 'a line of another thread\n'
+  with pytest.raises(ValueError), checkpoint._held_back():
+    os.write(2, b'a traceback\n')
+    raise ValueError
+  os.write(2, b'after\n')
+  assert capfd.readouterr().err == 'after\n'
+
+
+def test_two_threads_save_without_losing_standard_error(tmp_path, capfd):
+  threads = [threading.Thread(target=save, args=(tmp_path / str(i), 1)) for i in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  os.write(2, b'still there\n')
+  assert capfd.readouterr().err.endswith('still there\n')
+  assert all(names(tmp_path / str(i)) == ['000000000001', '000000000001.json'] for i in range(2))

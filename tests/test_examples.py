@@ -29,10 +29,12 @@ def finite(tree):
 
 
 def test_own_loop():
-  learner, returns = own_loop.main(num_steps=150)
+  num_steps = 1_800
+  learner, returns = own_loop.main(num_steps)
   # Every step is a transition here, since the loop never records what leads from one episode to the next.
-  assert int(learner.num_updates) == 150 - own_loop.CONFIG.min_replay + 1
-  assert len(returns) == 150 // 9 and set(returns) <= {-1.0, 1.0}  # an episode of catch takes nine steps
+  assert int(learner.num_updates) == num_steps - own_loop.CONFIG.min_replay + 1
+  assert len(returns) == num_steps // 9 and set(returns) <= {-1.0, 1.0}  # an episode of catch takes nine steps
+  assert np.mean(returns[:20]) < 0 < 0.6 < np.mean(returns[-50:])  # it has learnt to catch
   assert finite(learner.params) and moved(learner.params, learner.target_params)
 
 

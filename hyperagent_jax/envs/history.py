@@ -24,8 +24,13 @@ def _spec(spec: specs.Array, length: int) -> specs.Array:
   """Of a history of observations.
 
   Raises:
-    ValueError: if an observation is a category: zero is one of them and would not mean 'nothing yet'.
+    ValueError: if it would be empty, or an observation is a pytree, or a category: zero is one of them and would not
+      mean 'nothing yet'.
   """
+  if length < 1:
+    raise ValueError(f'a history of {length} observations: must be at least 1')
+  if not isinstance(spec, specs.Array):
+    raise ValueError(f'a history needs observations that are one array each; these are {type(spec).__name__}s')
   if isinstance(spec, specs.DiscreteArray):
     raise ValueError('a history needs observations that are arrays; these are one of a number of states')
   return specs.Array((length, *spec.shape), spec.dtype, name=spec.name)
@@ -39,7 +44,7 @@ def with_history(environment: Environment, length: int) -> Environment:
     length: F, at least 1.
 
   Raises:
-    ValueError: if observations are states' numbers.
+    ValueError: if the length is below 1, or observations are states' numbers or pytrees.
   """
 
   def reset(params: Any, key: PRNGKey) -> tuple[HistoryState, TimeStep]:
@@ -68,7 +73,7 @@ class HistoryEnvironment(dm_env.Environment):
       length: F, at least 1.
 
     Raises:
-      ValueError: if observations are states' numbers.
+      ValueError: if the length is below 1, or observations are states' numbers or pytrees.
     """
     self._environment = environment
     self._spec = _spec(environment.observation_spec(), length)
