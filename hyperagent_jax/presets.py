@@ -58,7 +58,8 @@ def bsuite() -> HyperAgentConfig:
   With `deep_sea`'s clipping of gradients to a norm of 10 and its target period of 4, values diverge on cartpole, where
   returns are in the hundreds. The numbers here were chosen on the first episodes of 25 ids of bsuite itself
   (experiments/results/bsuite/tuning.csv): 3-step returns learn cartpole faster, but neither they nor 2-step ones find
-  the treasure of DeepSea 20. The prior's scale was chosen from 1, 3 and 10 before that, on seven ids and with `deep_sea`'s clipping.
+  the treasure of DeepSea 20. The prior's scale was chosen from 1, 3 and 10 before that, on seven ids and with
+  `deep_sea`'s clipping.
   """
   return dataclasses.replace(
     vector_observations(),
