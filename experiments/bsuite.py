@@ -151,7 +151,8 @@ def main() -> None:
   for batch in todo:
     num_episodes(batch.tasks[0], run)
   if agent.frame_stack > 1 and all(shows_cells(batch.tasks[0]) for batch in todo):
-    raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {todo[0].tasks[0].bsuite_id}, whose cells hide nothing')
+    first = todo[0].tasks[0].bsuite_id
+    raise ConfigError(f'--frame_stack={agent.frame_stack}: must be 1 on {first}, whose cells hide nothing')
   write_report = import_report() if output.figures else None
   settings = {**agents.to_dict(run.agent, agent), **run_lib.settings_of(run), 'driver': values.driver}
   del settings['checkpoint_minutes']  # may change when a run is gone on with
