@@ -11,7 +11,7 @@ import numpy as np
 from bsuite import sweep
 
 from hyperagent_jax import bsuite_scores, metrics
-from hyperagent_jax.bsuite_scores import IDS, Logs, Score, tags_of
+from hyperagent_jax.bsuite_scores import IDS, Logs, Score, has_finished, tags_of
 from hyperagent_jax.config import ConfigError
 
 COLUMNS = ('agent', 'experiment', 'tags', 'score', 'finished', 'ids')
@@ -51,8 +51,7 @@ def _naming(agent: str) -> Iterator[None]:
 
 def _finished_by_all(logs: Mapping[str, Logs]) -> set[str]:
   """The ids that every agent has played to the end."""
-  finished = lambda of: {i for i, log in of.items() if np.max(log['episode']) >= sweep.EPISODES[i]}
-  return set.intersection(*map(finished, logs.values()))
+  return set.intersection(*({i for i in of if has_finished(i, of)} for of in logs.values()))
 
 
 def read_agents(folders: Mapping[str, pathlib.Path], common: bool = False) -> dict[str, Agent]:
@@ -69,18 +68,19 @@ def read_agents(folders: Mapping[str, pathlib.Path], common: bool = False) -> di
   if not folders:
     raise ConfigError('no agents: nothing to report')
   logs: dict[str, Logs] = {}
+  scores: dict[str, dict[str, Score]] = {}
   for name, folder in folders.items():
     with _naming(name):
       logs[name] = bsuite_scores.read_logs(folder)
       if not logs[name]:
         raise ConfigError(f'no logs of bsuite in {folder}')
-      bsuite_scores.scores(logs[name])  # names what is wrong with them
+      scores[name] = bsuite_scores.scores(logs[name])
   if common:
     wanted = _finished_by_all(logs)
     if not wanted:
       raise ConfigError(f'--common: there is no id that {", ".join(folders)} have all played to the end')
     logs = {name: {i: log for i, log in of.items() if i in wanted} for name, of in logs.items()}
-  scores = {name: bsuite_scores.scores(of) for name, of in logs.items()}
+    scores = {name: bsuite_scores.scores(of) for name, of in logs.items()}
   missing = LEFT_OUT if common else NOT_RUN
   return {name: Agent(logs[name], x, bsuite_scores.scores_by_tag(x), missing) for name, x in scores.items()}
 
@@ -154,9 +154,7 @@ def lacking(agent: Agent) -> list[str]:
   for experiment in EXPERIMENTS:
     ids = IDS[experiment]
     missing = [i for i, x in enumerate(ids) if x not in agent.logs]
-    begun = [
-      i for i, x in enumerate(ids) if x in agent.logs and np.max(agent.logs[x]['episode']) < sweep.EPISODES[ids[0]]
-    ]
+    begun = [i for i, x in enumerate(ids) if x in agent.logs and not has_finished(x, agent.logs)]
     if len(missing) == len(ids):
       lines.append(f'{experiment}: {agent.missing}')
       continue

@@ -339,11 +339,7 @@ def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Time
 
 
 def _give_up(
-  folder: pathlib.Path,
-  tasks: Sequence[envs.BsuiteTask],
-  failed: np.ndarray,
-  state: RunnerState,
-  targets: np.ndarray,
+  folder: pathlib.Path, tasks: Sequence[envs.BsuiteTask], failed: np.ndarray, state: RunnerState, targets: np.ndarray
 ) -> None:
   """Writes the logs of ids whose loss is not finite, and names them."""
   write_logs(folder, tasks, failed, state, targets)

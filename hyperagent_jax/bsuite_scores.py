@@ -255,9 +255,14 @@ def score(experiment: str, logs: Logs) -> float:
   return _FORMULAS[experiment](runs)
 
 
+def has_finished(bsuite_id: str, logs: Logs) -> bool:
+  """Whether an id has a log that goes to its last episode."""
+  return bsuite_id in logs and bool(np.max(logs[bsuite_id]['episode']) >= sweep.EPISODES[bsuite_id])
+
+
 def _is_finished(experiment: str, logs: Logs) -> bool:
   """Stricter than bsuite, which does not ask for ids without a log."""
-  return all(i in logs and np.max(logs[i]['episode']) >= sweep.EPISODES[i] for i in IDS[experiment])
+  return all(has_finished(i, logs) for i in IDS[experiment])
 
 
 def scores(logs: Logs) -> dict[str, Score]:
