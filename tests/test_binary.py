@@ -32,29 +32,12 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope='session')
-def cache(tmp_path_factory):
-  """One folder of compiled programs for all runs of a worker."""
-  return tmp_path_factory.mktemp('compiled')
-
-
 def command(folder, *arguments):
   return [sys.executable, '-m', 'experiments.deep_sea', *SMALL, f'--output_dir={folder}', *arguments]
 
 
-def environment(cache):
-  return {
-    **os.environ,
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(cache),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
-
-
-def run(cache, folder, *arguments):
-  return subprocess.run(
-    command(folder, *arguments), cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=300
-  )
+def run(folder, *arguments):
+  return subprocess.run(command(folder, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def rows(folder):
@@ -68,10 +51,10 @@ def checkpoints(folder):
 
 
 @pytest.fixture(scope='session')
-def whole(tmp_path_factory, cache):
+def whole(tmp_path_factory):
   """The folder of a run that was never stopped."""
   folder = tmp_path_factory.mktemp('whole') / 'run'
-  done = run(cache, folder)
+  done = run(folder)
   assert done.returncode == 0, done.stderr
   return folder, done
 
@@ -103,12 +86,11 @@ def assert_same_state(folder, whole_folder):
     assert (ours[name] == theirs[name]).all(), name
 
 
-def kill_when(folder, cache, ready, number, *arguments):
+def kill_when(folder, ready, number, *arguments):
   """Starts a run and sends it a signal once `ready()`."""
   with subprocess.Popen(
     command(folder, *arguments),
     cwd=ROOT,
-    env=environment(cache),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -123,50 +105,50 @@ def kill_when(folder, cache, ready, number, *arguments):
   return process.returncode, out, err
 
 
-def test_killed_at_once_then_resumed_is_bit_for_bit_the_run_never_stopped(whole, cache, tmp_path):
+def test_killed_at_once_then_resumed_is_bit_for_bit_the_run_never_stopped(whole, tmp_path):
   folder = tmp_path / 'run'
-  code, _, _ = kill_when(folder, cache, lambda: len(checkpoints(folder)) >= 2, signal.SIGKILL)
+  code, _, _ = kill_when(folder, lambda: len(checkpoints(folder)) >= 2, signal.SIGKILL)
   assert code == -signal.SIGKILL
   with open(folder / 'results.csv', 'a') as f:
     f.write('deep_sea/6,torn')  # as a kill in the middle of a write leaves it
-  done = run(cache, folder, '--resume')
+  done = run(folder, '--resume')
   assert done.returncode == 0, done.stderr
   assert rows(folder) == rows(whole[0])
   assert_same_state(folder, whole[0])
 
 
-def test_sigterm_saves_says_so_and_resumes(whole, cache, tmp_path):
+def test_sigterm_saves_says_so_and_resumes(whole, tmp_path):
   folder = tmp_path / 'run'
   # Without the signal there would be no checkpoint before the end.
   settings = '--checkpoint_period=1000000'
   ready = lambda: (folder / 'results.csv').exists() and len(rows(folder)) >= 2
-  code, _, err = kill_when(folder, cache, ready, signal.SIGTERM, settings)
+  code, _, err = kill_when(folder, ready, signal.SIGTERM, settings)
   assert code == 128 + signal.SIGTERM, err
   assert '--resume' in err.strip().splitlines()[-1]
   assert 'Traceback' not in err
   assert len(checkpoints(folder)) == 1
-  done = run(cache, folder, '--resume', settings)
+  done = run(folder, '--resume', settings)
   assert done.returncode == 0, done.stderr
   assert rows(folder) == rows(whole[0])
   assert_same_state(folder, whole[0])
 
 
-def test_a_damaged_checkpoint_is_named_and_skipped_then_all_damaged_refused(cache, tmp_path, whole):
+def test_a_damaged_checkpoint_is_named_and_skipped_then_all_damaged_refused(tmp_path, whole):
   folder = tmp_path / 'run'
-  kill_when(folder, cache, lambda: len(checkpoints(folder)) >= 2, signal.SIGTERM)
+  kill_when(folder, lambda: len(checkpoints(folder)) >= 2, signal.SIGTERM)
   newest = checkpoints(folder)[-1].with_suffix('')
   largest = max((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
   data = bytearray(largest.read_bytes())
   data[len(data) // 2] ^= 0xFF
   largest.write_bytes(data)
-  done = run(cache, folder, '--resume')
+  done = run(folder, '--resume')
   assert done.returncode == 0, done.stderr
   assert f'{newest}: damaged or partial' in done.stderr
   assert rows(folder) == rows(whole[0])
   for manifest in checkpoints(folder):
     manifest.unlink()
   before = (folder / 'results.csv').read_bytes()
-  assert_one_line(run(cache, folder, '--resume'), 'no checkpoint there is whole')
+  assert_one_line(run(folder, '--resume'), 'no checkpoint there is whole')
   assert (folder / 'results.csv').read_bytes() == before
 
 
@@ -178,22 +160,21 @@ def assert_one_line(done, text):
   assert text in lines[0], lines[0]
 
 
-def test_nan_names_the_step_and_keeps_the_last_checkpoint(cache, tmp_path):
+def test_nan_names_the_step_and_keeps_the_last_checkpoint(tmp_path):
   folder = tmp_path / 'run'
   # A step of 1e18 overflows float32 in the second update.
-  done = run(cache, folder, '--learning_rate=1e18')
+  done = run(folder, '--learning_rate=1e18')
   assert_one_line(done, 'not finite from time step')
   assert rows(folder) == []
 
 
-def test_a_full_disk_is_one_line(cache, tmp_path):
+def test_a_full_disk_is_one_line(tmp_path):
   folder = tmp_path / 'run'
 
   # The shell's limit on file sizes, 2 KiB; the cache of compiled programs cannot be written to either.
   limited = ['bash', '-c', 'ulimit -f 2; exec "$@"', 'bash', *command(folder)]
-  done = subprocess.run(
-    limited, cwd=ROOT, env=environment(tmp_path / 'no_cache'), capture_output=True, text=True, timeout=300
-  )
+  environment = {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'no_cache')}
+  done = subprocess.run(limited, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
   assert done.returncode == 1
   assert 'Traceback' not in done.stderr
   last = done.stderr.strip().splitlines()[-1]
@@ -267,8 +248,8 @@ def test_resume_of_a_run_without_checkpoint_is_refused(monkeypatch, capsys, tmp_
   assert 'it has no checkpoint' in in_process(monkeypatch, capsys, '--resume', f'--output_dir={tmp_path}')
 
 
-def test_figures_of_several_sizes_are_drawn(cache, tmp_path):
-  done = run(cache, tmp_path, '--size=4,5', '--max_episodes=60', '--figures', '--tensorboard', '--stochastic')
+def test_figures_of_several_sizes_are_drawn(tmp_path):
+  done = run(tmp_path, '--size=4,5', '--max_episodes=60', '--figures', '--tensorboard', '--stochastic')
   assert done.returncode == 0, done.stderr
   for name in ('figure.png', 'posterior_size_4.png', 'posterior_size_5.gif'):
     assert (tmp_path / name).stat().st_size > 1000
@@ -283,10 +264,10 @@ def test_help_lists_the_flags():
     assert name in done.stdout
 
 
-def test_a_rival_runs_through_the_same_binary_and_sums_up_each_seed(cache, tmp_path):
+def test_a_rival_runs_through_the_same_binary_and_sums_up_each_seed(tmp_path):
   folder = tmp_path / 'run'
   flags_of_rival = ['--agent=ensemble_plus', '--ensemble_size=3', '--mask_probability=0.5', '--max_episodes=60']
-  done = run(cache, folder, *flags_of_rival)
+  done = run(folder, *flags_of_rival)
   assert done.returncode == 0, done.stderr
   assert {r['agent_name'] for r in rows(folder)} == {'ensemble_plus'}
   settings = json.loads((folder / 'config.json').read_text())
@@ -307,7 +288,7 @@ def test_a_rival_runs_through_the_same_binary_and_sums_up_each_seed(cache, tmp_p
     assert int(r['parameters']) == 3 * (21 * 16 + 16 + 16 * 16 + 16 + 16 * 2 + 2)
 
 
-def test_prefilling_counts_as_no_training_and_is_not_evaluated(cache, tmp_path):
-  done = run(cache, tmp_path / 'run', '--min_replay=250')
+def test_prefilling_counts_as_no_training_and_is_not_evaluated(tmp_path):
+  done = run(tmp_path / 'run', '--min_replay=250')
   assert done.returncode == 0, done.stderr
   assert [r['env_step'] for r in rows(tmp_path / 'run')[::2]] == ['300', '400', '500', '600', '700', '800', '900']
