@@ -141,7 +141,7 @@ def main() -> None:
   """Trains on all ids that are not finished, batch by batch, then scores and draws them.
 
   Raises:
-    FloatingPointError: in the end, if ids had to be given up.
+    FloatingPointError: in the end, if the loss of an id was not finite.
   """
   values = flags.FLAGS
   agent, run, output = read_settings()
@@ -166,9 +166,9 @@ def main() -> None:
     for path in write_report({run.agent: folder}, folder):
       print(path)
   print(f'results: {folder}')
-  lost = [task.bsuite_id for batch in unfinished(todo, run, folder) for task in batch.tasks]
-  if lost:
-    raise FloatingPointError(f'{", ".join(lost)}: given up, since the loss was not finite; what is logged stands')
+  diverged = ', '.join(bsuite_id for took in times.values() for bsuite_id in took.nonfinite)
+  if diverged:
+    raise FloatingPointError(f'{diverged}: the loss was not finite; the scores are of what was played all the same')
 
 
 if __name__ == '__main__':

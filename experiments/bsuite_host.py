@@ -13,17 +13,16 @@ import dm_env
 import numpy as np
 from bsuite.utils import datasets, wrappers
 
+from experiments.bsuite_logs import log_path, write_log
 from experiments.bsuite_training import (
   Batch,
   BsuiteConfig,
   Place,
   Times,
   is_finished,
-  log_path,
   num_episodes,
   seed_of,
   settings_for,
-  write_log,
 )
 from experiments.run import warn
 from experiments.training import stopped
@@ -94,9 +93,9 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
     if episodes == target:
       break
     if step % 1_000 == 0:
-      if not bool(host.losses.finite):
-        warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it is given up')
-        break
+      if not bool(host.losses.finite) and task.bsuite_id not in times.nonfinite:
+        times.nonfinite.append(task.bsuite_id)
+        warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it plays on as it is')
       place.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
       stop = place.signals.stop()
       if stop is not None:

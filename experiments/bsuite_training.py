@@ -1,9 +1,7 @@
-"""Training on ids of bsuite that share a program, and their logs."""
+"""Training on ids of bsuite that share a program."""
 
 import concurrent.futures
-import csv
 import dataclasses
-import io
 import pathlib
 import queue
 import shutil
@@ -16,12 +14,12 @@ import jax
 import numpy as np
 
 from experiments import run as run_lib
+from experiments.bsuite_logs import episodes_logged, log_path, write_logs
 from experiments.run import OutputConfig, Signals, warn
 from experiments.task import checkpoints_of
 from experiments.training import stopped
 from hyperagent_jax import checkpoint
 from hyperagent_jax.baselines import SYSTEMS
-from hyperagent_jax.bsuite_scores import log_file
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.history import with_history, without_history
@@ -65,10 +63,11 @@ class Batch:
 
 @dataclasses.dataclass
 class Times:
-  """What a batch took."""
+  """What a batch took, and what went wrong in it."""
 
   steps: int = 0  # time steps of all ids, those that start an episode included
   seconds: float = 0.0  # without the first step, which compiles
+  nonfinite: list[str] = dataclasses.field(default_factory=list)  # ids whose loss was not finite
 
   @property
   def steps_per_second(self) -> float:
@@ -142,47 +141,6 @@ def make_batch_runner(
   )
 
 
-def log_path(folder: pathlib.Path, bsuite_id: str) -> pathlib.Path:
-  """Where bsuite keeps the log of an id."""
-  return folder / log_file(bsuite_id)
-
-
-def write_log(path: pathlib.Path, columns: Sequence[str], rows: np.ndarray) -> None:
-  """Writes an id's log, whole or not at all; whole numbers without a decimal point, as bsuite does."""
-  text = io.StringIO(newline='')
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(columns)
-  whole = ('steps', 'episode', 'episode_len', 'total_perfect', 'total_upright', 'total_bad_episodes')
-  writer.writerows([int(x) if c in whole else float(x) for c, x in zip(columns, row, strict=True)] for row in rows)
-  checkpoint.write_atomically(path, text.getvalue().encode())
-
-
-def episodes_logged(path: pathlib.Path) -> int:
-  """The last episode of a log, 0 without one."""
-  if not path.exists():
-    return 0
-  rows = list(csv.DictReader(path.read_text().splitlines()))
-  return int(rows[-1]['episode']) if rows else 0
-
-
-def write_logs(
-  folder: pathlib.Path, tasks: Sequence[envs.BsuiteTask], wanted: np.ndarray, state: RunnerState, targets: np.ndarray
-) -> None:
-  """Writes the logs of the wanted ids as far as they go, up to the episodes that are their targets.
-
-  A log that goes further stands: its id was finished by another run while this one's checkpoint lay there.
-  """
-  log = jax.device_get(without_history(state.env_state).log)
-  for i, task in enumerate(tasks):
-    if not wanted[i]:
-      continue
-    rows = log.rows[i, 0, : log.num_rows[i, 0]]
-    rows = rows[rows[:, task.log_columns.index('episode')] <= targets[i]]  # others played on while this one rested
-    path = log_path(folder, task.bsuite_id)
-    if len(rows) and episodes_logged(path) <= rows[-1, task.log_columns.index('episode')]:
-      write_log(path, task.log_columns, rows)
-
-
 def seed_of(task: envs.BsuiteTask, run: BsuiteConfig) -> int:
   """The seed of an id: no two ids have the same, so that scores of experiments are independent."""
   return zlib.crc32(f'{task.bsuite_id} {run.seed}'.encode()) >> 1  # 31 bits
@@ -206,16 +164,35 @@ def is_finished(folder: pathlib.Path, task: envs.BsuiteTask, run: BsuiteConfig) 
 
 
 def unfinished(todo: Sequence[Batch], run: BsuiteConfig, folder: pathlib.Path) -> list[Batch]:
-  """What is left to do, without ids that are finished; a batch that was stopped half-way goes on whole."""
+  """What is left to do: ids with a checkpoint together as they were, the others without those that are finished."""
   left = []
   for batch in todo:
-    missing = tuple(task for task in batch.tasks if not is_finished(folder, task, run))
-    directory = checkpoints_of(folder, batch.name)
+    missing = {task.bsuite_id: task for task in batch.tasks if not is_finished(folder, task, run)}
+    for part in _with_checkpoints(batch, folder):
+      ids = {task.bsuite_id for task in part.tasks}
+      if ids & missing.keys():
+        left.append(part)
+        missing = {bsuite_id: task for bsuite_id, task in missing.items() if bsuite_id not in ids}
+      elif all(is_finished(folder, task, run) for task in part.tasks):  # of a run killed just before it did this
+        shutil.rmtree(checkpoints_of(folder, part.name), ignore_errors=True)
     if missing:
-      left.append(batch if checkpoint.latest(directory) else Batch(missing))
-    else:
-      shutil.rmtree(directory, ignore_errors=True)  # of a run that was killed just before it did this
+      left.append(Batch(tuple(missing.values())))
   return left
+
+
+def _with_checkpoints(batch: Batch, folder: pathlib.Path) -> Iterator[Batch]:
+  """The parts of a batch that have a checkpoint, those of most ids first.
+
+  A part that has ids which are not in the batch is left where it is.
+  """
+  experiment = batch.tasks[0].bsuite_id.split('/')[0]
+  parts = []
+  for directory in sorted((folder / 'checkpoints').glob(f'{experiment}_*')):
+    kept = checkpoint.latest(str(directory))
+    ids = set(kept[1]['record']['ids']) if kept is not None else set()
+    if ids and ids <= {task.bsuite_id for task in batch.tasks}:
+      parts.append(Batch(tuple(task for task in batch.tasks if task.bsuite_id in ids)))
+  yield from sorted(parts, key=lambda part: -len(part.tasks))
 
 
 def train_batches(
@@ -259,7 +236,9 @@ def train_batch(
 ) -> Times:
   """Trains on all ids of a batch until each has played its episodes, and writes their logs.
 
-  An id whose loss is not finite rests from then on, with a warning and the log it has; the others go on.
+  An id whose loss is not finite is named and plays on, as it would for bsuite: it is scored as what it has become.
+  Prefilling lasts until every id has its interactions. Where the lengths of episodes are random, in cartpole and
+  mountain car, an id's numbers thus depend a little on which others are in its batch.
 
   Raises:
     Stopped: if asked to stop, with a checkpoint.
@@ -284,10 +263,7 @@ def train_batch(
     times.seconds += time.monotonic() - start
     times.steps += chunk * int(active.sum())
     chunk = min(2 * chunk, _CHUNK)
-    failed = active & (np.asarray(state.statistics.nonfinite_step) >= 0)
-    if failed.any():
-      _give_up(place.folder, tasks, failed, state, targets)
-      wanted = wanted & ~failed
+    _name_nonfinite(tasks, active, state, times)
     stop = place.signals.stop()
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(place.folder, tasks, wanted, state, targets)
@@ -338,11 +314,10 @@ def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Time
   )
 
 
-def _give_up(
-  folder: pathlib.Path, tasks: Sequence[envs.BsuiteTask], failed: np.ndarray, state: RunnerState, targets: np.ndarray
-) -> None:
-  """Writes the logs of ids whose loss is not finite, and names them."""
-  write_logs(folder, tasks, failed, state, targets)
+def _name_nonfinite(tasks: Sequence[envs.BsuiteTask], active: np.ndarray, state: RunnerState, times: Times) -> None:
+  """Warns of ids whose loss is not finite, once of each."""
   steps = np.asarray(state.statistics.nonfinite_step)
-  for i in np.flatnonzero(failed):
-    warn(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on; it is given up')
+  for i in np.flatnonzero(active & (steps >= 0)):
+    if tasks[i].bsuite_id not in times.nonfinite:
+      times.nonfinite.append(tasks[i].bsuite_id)
+      warn(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on; it plays on as it is')

@@ -8,7 +8,6 @@ import threading
 import types
 
 import jax
-import jax.numpy as jnp
 import mnist_data
 import numpy as np
 import pytest
@@ -20,12 +19,9 @@ from experiments import bsuite_training
 from experiments.bsuite_training import make_batch_runner
 from experiments.run import OUT_OF_TIME, Stopped
 from hyperagent_jax import presets
-from hyperagent_jax import types as types_lib
 from hyperagent_jax.baselines import ensemble
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import bsuite as envs
-from hyperagent_jax.envs import history
-from hyperagent_jax.replay import make_replay
 
 SMALL = ('--hidden_sizes=8', '--batch_size=4', '--min_replay=8', '--replay_capacity=300', '--nofigures')
 
@@ -176,7 +172,7 @@ def test_ids_side_by_side_are_those_one_by_one_and_stop_together(run_main, tmp_p
   assert list((bad / 'checkpoints').glob('memory_size_0/*.json'))
 
 
-def test_an_id_whose_loss_is_not_finite_is_given_up_and_the_others_go_on(run_main, tmp_path, monkeypatch, capsys):
+def test_an_id_whose_loss_is_not_finite_is_named_and_plays_to_its_end(run_main, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 10)
 
   def failing_runner(*args):
@@ -191,13 +187,46 @@ def test_an_id_whose_loss_is_not_finite_is_given_up_and_the_others_go_on(run_mai
 
   monkeypatch.setattr(bsuite_training, 'make_batch_runner', failing_runner)
   arguments = ('--bsuite_id=bandit_scale/0,bandit_scale/19', '--num_episodes=60')
-  with pytest.raises(FloatingPointError, match=r'^bandit_scale/19: given up, since the loss was not finite'):
+  with pytest.raises(
+    FloatingPointError, match=r'^bandit_scale/19: the loss was not finite; the scores are of what was played'
+  ):
     run_main(*arguments, f'--output_dir={tmp_path}')
   out = capsys.readouterr()
-  assert 'warning: bandit_scale/19: the loss is not finite from time step 12 on' in out.err
+  assert out.err.count('warning: bandit_scale/19: the loss is not finite from time step 12 on') == 1
   assert str(tmp_path) in out.out
   good, bad = (logs(tmp_path)[f'bsuite_id_-_bandit_scale-{i}.csv'] for i in (0, 19))
-  assert int(good[-1]['episode']) == 60 > int(bad[-1]['episode']) > 0
+  assert int(good[-1]['episode']) == int(bad[-1]['episode']) == 60
+  run_main(*arguments, f'--output_dir={tmp_path}', '--resume')  # nothing is left to do
+
+
+def test_a_network_of_nan_plays_on_through_both_drivers(run_main, tmp_path, capsys):
+  arguments = ('--bsuite_id=catch/0', '--num_episodes=200', '--learning_rate=1e30')
+  for driver in ('fused', 'host'):
+    folder = tmp_path / driver
+    with pytest.raises(FloatingPointError, match=r'^catch/0: the loss was not finite'):
+      run_main(*arguments, f'--driver={driver}', f'--output_dir={folder}')
+    assert capsys.readouterr().err.count('warning: catch/0: the loss is not finite') == 1
+    assert int(logs(folder)['bsuite_id_-_catch-0.csv'][-1]['episode']) == 200
+
+
+def test_ids_go_on_from_the_checkpoint_of_a_batch_that_was_smaller_before(run_main, tmp_path, monkeypatch):
+  monkeypatch.setattr(bsuite_training, '_FIRST_CHUNK', 200)
+  monkeypatch.setattr(bsuite_training, '_CHUNK', 200)
+  common, folder = ('--num_episodes=30',), f'--output_dir={tmp_path / "stopped"}'
+  ids = '--bsuite_id=memory_len/0,memory_len/1,memory_len/22'  # episodes of 2, 3 and 101 steps
+  run_main('--bsuite_id=memory_len/1', *common, folder)
+  steps = []
+  for _ in range(2):  # 1 is finished before the first, 0 before the second
+    with pytest.raises(Stopped):
+      run_main(ids, *common, folder, '--resume', '--max_minutes=0.0001')
+    steps += [int(p.stem) for p in (tmp_path / 'stopped/checkpoints').glob('memory_len_0+22/*.json')]
+    assert len(list((tmp_path / 'stopped/checkpoints').iterdir())) == 1
+  assert steps[-1] >= steps[0] + 200
+  run_main(ids, *common, folder, '--resume')
+  run_main('--bsuite_id=memory_len/0,memory_len/22', *common, f'--output_dir={tmp_path / "whole"}')
+  found = logs(tmp_path / 'stopped')
+  assert len(found.pop('bsuite_id_-_memory_len-1.csv')) > 1
+  assert found == logs(tmp_path / 'whole')
 
 
 def test_a_log_that_goes_further_stands(run_main, tmp_path, monkeypatch):
@@ -218,28 +247,6 @@ def test_the_host_driver_plays_bsuites_environments(run_main, tmp_path):
   found = logs(tmp_path)
   assert [r['steps'] for r in found['bsuite_id_-_deep_sea-0.csv']][-1] == '100'
   assert [r['steps'] for r in found['bsuite_id_-_memory_len-2.csv']][-1] == '40'
-
-
-def test_replay_puts_histories_together_as_the_agent_saw_them():
-  task, length, n_step = envs.make_bsuite('memory_len/2'), 4, 2
-  environment = types_lib.batched(history.with_history(task.environment, length), 1)
-  replay = make_replay(capacity=41, num_envs=1, n_step=n_step, discount=0.9, frame_stack=length)
-  step = jax.jit(environment.step)
-  add = jax.jit(replay.add)
-  state, timestep = environment.reset(task.params, jax.random.split(jax.random.key(0), 1))
-  seen, kept = [], replay.init(timestep, jnp.zeros(1, jnp.int32), ())
-  for i in range(90):  # the ring goes round twice
-    seen.append(jax.tree.map(lambda x: np.asarray(x)[0], timestep))
-    kept = add(kept, timestep, jnp.zeros(1, jnp.int32), ())
-    state, timestep = step(task.params, state, jnp.zeros(1, jnp.int32), jax.random.split(jax.random.key(i), 1))
-  starts = [t for t in range(90 - n_step) if seen[t].step_type != types_lib.LAST]
-  num = int(replay.size(kept))
-  assert 20 < num < len(starts)
-  batch = replay.sample(kept, jnp.arange(num, dtype=jnp.uint32))
-  for i, t in enumerate(starts[-num:]):
-    np.testing.assert_array_equal(batch.o_tm1[i], seen[t].observation)
-    end = next(u for u in (t + 1, t + 2) if seen[u].step_type == types_lib.LAST or u == t + n_step)
-    np.testing.assert_array_equal(batch.o_t[i], seen[end].observation)
 
 
 def test_the_host_driver_takes_mnist_from_the_folder_named(run_main, tmp_path):
@@ -263,34 +270,6 @@ def test_both_drivers_play_with_a_history(run_main, tmp_path, driver):
 def test_a_history_leaves_deep_sea_as_it_is(run_main, tmp_path):
   run_main('--bsuite_id=deep_sea/0,bandit/0', '--num_episodes=3', '--frame_stack=4', f'--output_dir={tmp_path}')
   assert set(logs(tmp_path)) == {'bsuite_id_-_deep_sea-0.csv', 'bsuite_id_-_bandit-0.csv'}
-
-
-def test_a_history_is_of_one_array_and_not_empty():
-  environment = envs.make_bsuite('memory_len/1').environment
-  with pytest.raises(ValueError, match='a history of 0 observations: must be at least 1'):
-    history.with_history(environment, 0)
-  with pytest.raises(ValueError, match='one array each; these are dicts'):
-    history.with_history(environment._replace(observation_spec={'a': environment.observation_spec}), 2)
-
-
-def test_a_history_in_xla_is_the_one_behind_dm_env():
-  from bsuite.environments.memory_chain import MemoryChain
-
-  task = envs.make_bsuite('memory_len/2')
-  environment = history.with_history(task.environment, 3)
-  theirs = history.HistoryEnvironment(MemoryChain(3), 3)
-  assert environment.observation_spec.shape == theirs.observation_spec().shape == (3, 1, 3)
-  state, ours = environment.reset(task.params, jax.random.key(0))
-  expected = theirs.reset()
-  for step in range(12):
-    known = np.asarray(ours.observation)[..., 0]  # the time, which nothing random changes
-    np.testing.assert_allclose(known, expected.observation[..., 0], atol=1e-6)
-    assert ours.step_type == expected.step_type
-    np.testing.assert_array_equal(np.asarray(history.without_history(state).over), expected.last())
-    state, ours = environment.step(task.params, state, 0, jax.random.key(step))
-    expected = theirs.step(0)
-  first = types_lib.from_dm_env(theirs.reset())
-  assert (first.observation[:2] == 0).all() and (first.observation[2] != 0).any()
 
 
 def test_spreading_deals_ids_out_and_fills_up_with_one_that_rests():

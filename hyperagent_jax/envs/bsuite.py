@@ -3,14 +3,16 @@
     task = make_bsuite('cartpole_noise/7')
     task.environment.reset(task.params, key)
 
-Settings are bsuite's own (`bsuite.sweep`). Two things differ from its Python environments. DeepSea's observation is
+Settings are bsuite's own (`bsuite.sweep`). Three things differ from its Python environments. DeepSea's observation is
 the cell's number, not the N x N one-hot array that holds the same (`adapters.IntegerObservations` makes one of the
-other). And where bsuite seeds a generator (memory, umbrella and noise have seed 0 or none), keys are given here.
+other). Where bsuite seeds a generator (memory, umbrella and noise have seed 0 or none), keys are given here. And cart,
+pole and car move in float32, not float64, so that their paths part by rounding, slowly.
 
 Imported by its name, since it needs bsuite.
 """
 
 import difflib
+import functools
 import gzip
 import pathlib
 import zlib
@@ -128,29 +130,35 @@ def load_mnist(directory: str = MNIST_DIR) -> tuple[np.ndarray, np.ndarray]:
   Raises:
     ConfigError: if a file is missing or is no such file.
   """
-  data = []
+  data, flag = [], f'--mnist_dir={directory}'
   for name, magic, dtype in zip(_MNIST_FILES, (2051, 2049), (np.int8, np.uint8), strict=True):
     path = pathlib.Path(directory) / name
     try:
       raw = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
       files = ' and '.join(_MNIST_FILES)
-      raise ConfigError(f'mnist: {path} is missing; put {files} there or name their folder') from None
+      raise ConfigError(f'{flag}: {name} is missing; put {files} there or name their folder') from None
     except (OSError, EOFError, zlib.error) as e:
-      raise ConfigError(f'mnist: {path}: {e}') from None
+      raise ConfigError(f'{flag}: {name}: {e}') from None
     num_axes = magic % 256
     start = 4 * (1 + num_axes)
     header = np.frombuffer(raw[:start], '>i4') if len(raw) >= start else np.zeros(1)
     if header[0] != magic or len(raw) != start + int(np.prod(header[1:])):
-      raise ConfigError(f'mnist: {path}: not a file of MNIST')
+      raise ConfigError(f'{flag}: {name}: not a file of MNIST')
     data.append(np.frombuffer(raw, dtype, offset=start).reshape(tuple(header[1:])))
   images, labels = data
   if len(images) != len(labels):
-    raise ConfigError(f'mnist: {len(images)} images but {len(labels)} labels in {directory}')
+    raise ConfigError(f'{flag}: {len(images)} images but {len(labels)} labels')
   return images, labels
 
 
 # ------------------------------------------------------------------------------------------------------------ dynamics
+
+
+@functools.lru_cache(maxsize=1)
+def _mnist_dynamics(directory: str) -> Dynamics:
+  """MNIST's dynamics, one for the sixty ids that share its images."""
+  return dynamics_lib.mnist(*load_mnist(directory))
 
 
 def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[Dynamics, Any, tuple[Any, ...]]:
@@ -186,7 +194,7 @@ def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[
       params = deep_sea.make_params(size, setting['mapping_seed'])
       return dynamics_lib.deep_sea_dynamics(size, name == 'deep_sea'), params, (size,)
     case 'mnist':
-      return dynamics_lib.mnist(*load_mnist(mnist_dir)), (), ()
+      return _mnist_dynamics(mnist_dir), (), ()
   raise AssertionError(name)
 
 
