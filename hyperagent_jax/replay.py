@@ -155,11 +155,12 @@ def make_replay(
     def observe(offset: int | Array) -> Any:
       if frame_stack == 1:
         return at(rows.observation, offset)
-      frames, inside = [(position + offset) % num_rows], jnp.ones_like(position, bool)
-      for k in range(1, frame_stack):
-        inside = inside & (at(rows.step_type, offset - k + 1) != FIRST)
-        frames.append(jnp.where(inside, (position + offset - k) % num_rows, num_rows))  # or the blank row
-      return _stack(rows.observation, jnp.stack(frames[::-1], axis=1), env, frame_layout.stack_axis)
+      back = jnp.arange(frame_stack)[::-1][None]  # [1, F] oldest first
+      where = ((position + offset)[:, None] - back) % num_rows  # [B, F]
+      begins = rows.step_type[where, env[:, None]] == FIRST
+      later = jnp.cumsum(begins[:, ::-1], axis=1)[:, ::-1] - begins  # episodes that begin after a frame
+      index = jnp.where(later == 0, where, num_rows)  # or the blank row
+      return _stack(rows.observation, index, env, frame_layout.stack_axis)
 
     r_t, discount_t = at(rows.reward, 1), discount * at(rows.discount, 1)
     length: int | Array = 1
@@ -204,4 +205,6 @@ def _stack(frames: Array, index: Array, env: Array, axis: int) -> Array:
   def looked_up(frames: Array, index: Array, env: Array) -> Array:
     return jnp.moveaxis(frames[index, env[:, None]], 1, axis + 1)
 
+  if axis == 0:  # nothing to transpose
+    return looked_up(frames, index, env)
   return jax.lax.platform_dependent(frames, index, env, cpu=copied, default=looked_up)
