@@ -55,7 +55,8 @@ def stepping_in_xla(bsuite_id: str) -> Callable[[], float]:
   one_hot = environment.observation_spec.num_values - 1 if bsuite_id.startswith('deep_sea') else 0
 
   def scan(key: jax.Array) -> jax.Array:
-    state, timestep = environment.reset(task.params, jax.random.split(key, INSTANCES))
+    key_reset, key_steps = jax.random.split(key)
+    state, timestep = environment.reset(task.params, jax.random.split(key_reset, INSTANCES))
 
     def body(carry, key):
       state, total = carry
@@ -70,7 +71,7 @@ def stepping_in_xla(bsuite_id: str) -> Callable[[], float]:
       return (state, total + timestep.reward + read), None
 
     start = (state, jnp.zeros(INSTANCES) + 0 * jnp.sum(timestep.reward))
-    return jax.lax.scan(body, start, jax.random.split(key, SCANNED))[0][1]
+    return jax.lax.scan(body, start, jax.random.split(key_steps, SCANNED))[0][1]
 
   mesh = Mesh(np.asarray(devices), ('d',))
   program = jax.jit(

@@ -47,9 +47,8 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   config.define_flags(BsuiteConfig(), flag_values)
   config.define_flags(OutputConfig(), flag_values, skip=('tensorboard',))
   flags.DEFINE_list('bsuite_id', ['SWEEP'], 'Ids, experiments, tags, or SWEEP for all.', flag_values=flag_values)
-  flags.DEFINE_enum(
-    'driver', 'fused', ['fused', 'host'], "'fused': in XLA; 'host': bsuite's own environments.", flag_values=flag_values
-  )
+  text = "'fused': in XLA; 'host': bsuite's own environments, one id after the other, of which none is checkpointed."
+  flags.DEFINE_enum('driver', 'fused', ['fused', 'host'], text, flag_values=flag_values)
   flags.adopt_module_key_flags(config, flag_values)
 
 
@@ -128,7 +127,7 @@ def summary(times: dict[str, Times]) -> str:
     (name, f'{t.steps:,}', metrics.format_duration(t.seconds), f'{t.steps_per_second:,.0f}' if t.seconds else '-')
     for name, t in times.items()
   ]
-  note = 'Time steps of all ids of a batch and the time they took, without compilation.'
+  note = 'Time steps of all ids of a batch, some after the last episode, and the time they took without compilation.'
   return metrics.format_table(('batch', 'time steps', 'wall-clock', 'steps/s'), lines) + '\n' + note
 
 
@@ -145,6 +144,10 @@ def main() -> None:
   """
   values = flags.FLAGS
   agent, run, output = read_settings()
+  if values.driver == 'host':
+    for name in ('seed_axis', 'num_devices', 'checkpoint_minutes'):
+      if values[name].present:
+        raise ConfigError(f'--{name}: --driver=host has no such setting')
   ids = without_mnist_if_missing(ids_of(values.bsuite_id), run.mnist_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))

@@ -23,6 +23,7 @@ from experiments.bsuite_training import (
   num_episodes,
   seed_of,
   settings_for,
+  shows_cells,
 )
 from experiments.run import warn
 from experiments.training import stopped
@@ -58,7 +59,7 @@ def load(task: envs.BsuiteTask, history: int, mnist_dir: str) -> tuple[dm_env.En
     raw = bsuite.load_from_id(task.bsuite_id)
   rows = _Rows(task.log_columns)
   environment: dm_env.Environment = wrappers.Logging(raw, rows)
-  if task.batch_key[0].startswith('deep_sea'):
+  if shows_cells(task):
     environment = IntegerObservations(environment)
   return (HistoryEnvironment(environment, history) if history > 1 else environment), rows
 
@@ -93,15 +94,21 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
     if episodes == target:
       break
     if step % 1_000 == 0:
-      if not bool(host.losses.finite) and task.bsuite_id not in times.nonfinite:
-        times.nonfinite.append(task.bsuite_id)
-        warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it plays on as it is')
+      _name_nonfinite(task, host, step, times)
       place.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
       stop = place.signals.stop()
       if stop is not None:
         raise stopped(stop, place.folder, f'in {task.bsuite_id}, which will start anew')
+  _name_nonfinite(task, host, step, times)
   if start:
     times.seconds += time.monotonic() - start
     times.steps += step - compiled
   place.progress.show(f'{task.bsuite_id}  {episodes:,} episodes', final=True)
   write_log(log_path(place.folder, task.bsuite_id), task.log_columns, np.array(rows.rows))
+
+
+def _name_nonfinite(task: envs.BsuiteTask, host: HostAgent, step: int, times: Times) -> None:
+  """Warns if the latest loss was not finite, once of each id; before the second time step there is none."""
+  if host.losses is not None and not bool(host.losses.finite) and task.bsuite_id not in times.nonfinite:
+    times.nonfinite.append(task.bsuite_id)
+    warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it plays on as it is')

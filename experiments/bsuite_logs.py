@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from hyperagent_jax import checkpoint
-from hyperagent_jax.bsuite_scores import log_file
+from hyperagent_jax.bsuite_scores import log_file, read_log
+from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.history import without_history
 from hyperagent_jax.runner import RunnerState
@@ -31,11 +32,18 @@ def write_log(path: pathlib.Path, columns: Sequence[str], rows: np.ndarray) -> N
 
 
 def episodes_logged(path: pathlib.Path) -> int:
-  """The last episode of a log, 0 without one."""
+  """The last episode of a log, 0 without one.
+
+  Raises:
+    ConfigError: if the file is no log.
+  """
   if not path.exists():
     return 0
-  rows = list(csv.DictReader(path.read_text().splitlines()))
-  return int(rows[-1]['episode']) if rows else 0
+  try:
+    episodes = read_log(path).get('episode', ())  # none in an empty file
+  except ValueError as e:
+    raise ConfigError(f'{e}; move it away, and its id starts anew') from e
+  return int(episodes[-1]) if len(episodes) else 0
 
 
 def write_logs(

@@ -301,13 +301,22 @@ def scores_by_tag(of_experiments: Mapping[str, Score]) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def _read_log(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_log(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """A log that bsuite's CSV logger, or one that writes alike, has left: column -> values [rows].
+
+  A last line that is not whole is not read.
+
+  Raises:
+    ValueError: if it is no such log; it names the file.
+  """
   try:
     text = path.read_text()
     header, *rows = list(csv.reader(io.StringIO(text[: text.rfind('\n') + 1]))) or [[]]
     values = np.array([[float(x) for x in row] for row in rows]).reshape(len(rows), len(header))
   except (ValueError, csv.Error):
     raise ValueError(f'{path}: not a log of bsuite: must be a header and rows of as many numbers') from None
+  if header and 'episode' not in header:
+    raise ValueError(f'{path}: not a log of bsuite: it has no column episode')
   return dict(zip(header, values.T, strict=True))
 
 
@@ -335,7 +344,7 @@ def read_logs(folder: str | os.PathLike[str]) -> dict[str, dict[str, np.ndarray]
     bsuite_id = path.stem.removeprefix(FILE_PREFIX).replace(_SEPARATOR, '/')
     if bsuite_id not in sweep.SETTINGS:
       raise ValueError(f'{path}: {bsuite_id} is no bsuite id')
-    log = _read_log(path)
+    log = read_log(path)
     if len(next(iter(log.values()), ())):
       logs[bsuite_id] = log
   return {bsuite_id: logs[bsuite_id] for bsuite_id in sweep.SWEEP if bsuite_id in logs}

@@ -1,7 +1,7 @@
 """What happens at one time step, whichever driver steps the environment: act, remember, learn.
 
-Both drivers call `Interaction.step`, so both do the same computation with the same random numbers, which depend on the
-seed, the number of the step and the purpose only: never on the driver, the length of a chunk or a resumption.
+Both drivers call `Interaction.advance`, so both do the same computation with the same random numbers, which depend
+on the seed, the number of the step and the purpose only: never on the driver, the length of a chunk or a resumption.
 """
 
 import enum

@@ -60,13 +60,23 @@ class DeepSeaTorso(nn.Module):
 
 
 class MLPTorso(nn.Module):
-  """An MLP on the flattened observation, ReLU after every layer."""
+  """An MLP on the flattened observation, ReLU after every layer.
+
+  Raises:
+    ValueError: if an observation is a pytree, or one integer, which would count as a quantity.
+  """
 
   hidden_sizes: tuple[int, ...]
 
   @nn.compact
   def __call__(self, observation: Array) -> Array:  # [...] -> [H]
     """Features of one observation."""
+    if not jax.tree_util.treedef_is_leaf(jax.tree.structure(observation)):
+      kind = type(observation).__name__
+      raise ValueError(f'observation is a {kind}: an MLP takes one array; join_with_prior takes a torso of your own')
+    observation = jnp.asarray(observation)
+    if observation.ndim == 0 and jnp.issubdtype(observation.dtype, jnp.integer):
+      raise ValueError('observation is one integer: an MLP would take it for a quantity; it must be an array')
     x = jnp.ravel(observation).astype(jnp.float32)
     for width in self.hidden_sizes:
       x = nn.relu(nn.Dense(width, kernel_init=glorot_normal)(x))

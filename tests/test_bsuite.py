@@ -284,8 +284,9 @@ def test_every_environment_runs_by_its_keys_under_vmap_and_scan(bsuite_id):
 
   @jax.jit
   def run(key):
-    state, first = environment.reset(task.params, jax.random.split(key, num))
-    (state, total), steps_of = jax.lax.scan(body, (state, jnp.zeros(num)), jax.random.split(key, steps))
+    key_reset, key_steps = jax.random.split(key)
+    state, first = environment.reset(task.params, jax.random.split(key_reset, num))
+    (state, total), steps_of = jax.lax.scan(body, (state, jnp.zeros(num)), jax.random.split(key_steps, steps))
     return state, first, total, steps_of
 
   state, first, total, timesteps = run(jax.random.key(0))

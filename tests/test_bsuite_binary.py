@@ -200,13 +200,13 @@ def test_an_id_whose_loss_is_not_finite_is_named_and_plays_to_its_end(run_main, 
 
 
 def test_a_network_of_nan_plays_on_through_both_drivers(run_main, tmp_path, capsys):
-  arguments = ('--bsuite_id=catch/0', '--num_episodes=200', '--learning_rate=1e30')
+  arguments = ('--bsuite_id=catch/0', '--num_episodes=50', '--learning_rate=1e30')
   for driver in ('fused', 'host'):
     folder = tmp_path / driver
     with pytest.raises(FloatingPointError, match=r'^catch/0: the loss was not finite'):
       run_main(*arguments, f'--driver={driver}', f'--output_dir={folder}')
     assert capsys.readouterr().err.count('warning: catch/0: the loss is not finite') == 1
-    assert int(logs(folder)['bsuite_id_-_catch-0.csv'][-1]['episode']) == 200
+    assert int(logs(folder)['bsuite_id_-_catch-0.csv'][-1]['episode']) == 50
 
 
 def test_ids_go_on_from_the_checkpoint_of_a_batch_that_was_smaller_before(run_main, tmp_path, monkeypatch):
@@ -294,6 +294,7 @@ def test_spreading_deals_ids_out_and_fills_up_with_one_that_rests():
     ),
     (['--bsuite_id=deep_sea/0', '--frame_stack=4'], '--frame_stack=4: must be 1 on deep_sea/0'),
     (['--bsuite_id=catch/0', '--agent=ddqn', '--index_dim=3'], '--index_dim: ddqn has no such setting'),
+    (['--bsuite_id=catch/0', '--driver=host', '--num_devices=1'], '--num_devices: --driver=host has no such setting'),
   ],
 )
 def test_bad_input_is_refused_in_one_line(run_main, tmp_path, arguments, message):
@@ -316,6 +317,9 @@ def test_another_runs_folder_is_refused(run_main, tmp_path):
     run_main(*arguments)
   with pytest.raises(ConfigError, match=r'sigma: 0\.0 -> 0\.5'):
     run_main(*arguments, '--resume', '--sigma=0.5')
+  (tmp_path / 'bsuite_id_-_bandit-0.csv').write_text('a\n1\n')
+  with pytest.raises(ConfigError, match=r'bandit-0.csv: not a log of bsuite: it has no column episode; move it away'):
+    run_main(*arguments, '--resume')
 
 
 def test_rivals_play_too(run_main, tmp_path):

@@ -67,7 +67,13 @@ def test_a_word_that_names_nothing_is_refused_with_near_matches(text, message):
   with pytest.raises(ConfigError, match=message) as e:
     lib.parse_ids(text)
   assert str(e.value).startswith(f'--bsuite_id={text}: ') and '\n' not in str(e.value)
-  with pytest.raises(ConfigError):
+  with pytest.raises(ConfigError, match=message):
+    lib.make_bsuite(text)
+
+
+@pytest.mark.parametrize('text, number, first', [('catch', 20, 'catch/0'), ('SWEEP', 468, 'bandit/0')])
+def test_one_environment_is_of_one_id(text, number, first):
+  with pytest.raises(ConfigError, match=f'^{text}: stands for {number} ids, and one environment .* such as {first}$'):
     lib.make_bsuite(text)
 
 

@@ -314,6 +314,13 @@ def test_read_logs_refuses_other_files(tmp_path, text):
     lib.read_logs(tmp_path)
 
 
+def test_a_log_without_episodes_is_refused(tmp_path):
+  path = tmp_path / 'bsuite_id_-_catch-0.csv'
+  path.write_text('total_regret\n1\n')
+  with pytest.raises(ValueError, match=r'bsuite_id_-_catch-0.csv: not a log of bsuite: it has no column episode'):
+    lib.read_log(path)
+
+
 @pytest.mark.parametrize('name', ['catch-20', 'cacth-0', 'catch'])
 def test_read_logs_refuses_unknown_ids(tmp_path, name):
   with (tmp_path / f'bsuite_id_-_{name}.csv').open('w', newline='') as file:

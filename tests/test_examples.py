@@ -15,7 +15,7 @@ from dm_env import specs
 import hyperagent_jax as ha
 from examples import any_environment, own_loop, own_network
 from hyperagent_jax.host import check_specs
-from hyperagent_jax.networks import join_with_prior
+from hyperagent_jax.networks import MLPTorso, join_with_prior
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'examples'
 
@@ -50,9 +50,11 @@ def test_the_ring_buffer_keeps_the_newest_transitions():
 
 
 def test_own_network():
-  host_agent, returns = own_network.main(num_steps=200)
-  assert 200 - len(returns) - 1 == host_agent.num_interactions  # all time steps but those that start an episode
-  assert int(host_agent.learner.num_updates) > 50
+  num_steps = 3_000
+  host_agent, returns = own_network.main(num_steps)
+  assert num_steps - len(returns) - 1 == host_agent.num_interactions  # all time steps but those that start an episode
+  assert int(host_agent.learner.num_updates) > num_steps - 200
+  assert np.mean(returns[:50]) < -0.3 and np.mean(returns[-50:]) > 0.1  # it has learnt to park
   assert np.isfinite(float(host_agent.losses.loss))
   assert {'torso', 'head'} == set(host_agent.learner.params)
   assert moved(host_agent.learner.params, host_agent.learner.target_params)
@@ -73,11 +75,13 @@ def test_parking_follows_dm_env():
 
 
 def test_any_environment(capsys):
-  curves = any_environment.main(num_steps=600, period=200)
+  curves = any_environment.main(num_steps=2_000, period=500)
   assert set(curves) == {'catch', 'CartPole-v1'}
-  assert all(len(curve) == 3 and np.all(np.isfinite(curve)) for curve in curves.values())
+  assert all(len(curve) == 4 and np.all(np.isfinite(curve)) for curve in curves.values())
   assert np.all(np.abs(curves['catch']) <= 1) and np.all(np.array(curves['CartPole-v1']) >= 8)
-  assert capsys.readouterr().out.count('mean return') == 6
+  assert curves['catch'][0] < 0 < curves['catch'][-1]
+  assert curves['CartPole-v1'][-1] > 2 * curves['CartPole-v1'][0]
+  assert capsys.readouterr().out.count('mean return') == 8
 
 
 @pytest.mark.parametrize('module', [any_environment, own_loop, own_network])
@@ -149,6 +153,8 @@ def updated(**changes):
     ('sigma > 0 without the extras', lambda: updated(sigma=0.1)),
     ('beta > 0 without replay_size', lambda: updated(beta=0.1)),
     ('several environments on the host', lambda: hosted(num_envs=2)),
+    ('a dict for the MLP', lambda: MLPTorso((8,)).init(jax.random.key(0), OBSERVATION)),
+    ('one integer for the MLP', lambda: MLPTorso((8,)).init(jax.random.key(0), np.int32(3))),
   ],
 )
 def test_the_readme_quotes_errors_word_by_word(what, mistake):
@@ -159,4 +165,4 @@ def test_the_readme_quotes_errors_word_by_word(what, mistake):
 
 
 def test_the_readme_quotes_no_other_errors():
-  assert len(re.findall(r'^\| .* \| `.*` \|$', (FOLDER / 'README.md').read_text(), flags=re.MULTILINE)) == 9
+  assert len(re.findall(r'^\| .* \| `.*` \|$', (FOLDER / 'README.md').read_text(), flags=re.MULTILINE)) == 11

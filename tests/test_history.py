@@ -39,6 +39,8 @@ def test_a_history_is_of_one_array_and_not_empty():
     history.with_history(environment, 0)
   with pytest.raises(ValueError, match='one array each; these are dicts'):
     history.with_history(environment._replace(observation_spec={'a': environment.observation_spec}), 2)
+  with pytest.raises(ValueError, match='these are one of a number of states'):
+    history.with_history(envs.make_bsuite('deep_sea/0').environment, 2)
 
 
 def test_a_history_in_xla_is_the_one_behind_dm_env():

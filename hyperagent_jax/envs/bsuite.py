@@ -210,7 +210,8 @@ def make_bsuite(bsuite_id: str, log: bool = False, mnist_dir: str = MNIST_DIR) -
     ConfigError: if there is no such id, or MNIST's files are missing.
   """
   if bsuite_id not in sweep.SETTINGS:
-    parse_ids(bsuite_id if '/' in bsuite_id else f'{bsuite_id}/')  # says what is wrong with it
+    ids = parse_ids(bsuite_id)  # raises if it stands for nothing
+    raise ConfigError(f'{bsuite_id}: stands for {len(ids)} ids, and one environment is of one, such as {ids[0]}')
   experiment, setting = bsuite_id.split('/')[0], sweep.SETTINGS[bsuite_id]
   base = experiment.removesuffix('_noise').removesuffix('_scale')
   dynamics, params, static = _make_dynamics(base, setting, mnist_dir)
