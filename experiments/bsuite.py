@@ -47,21 +47,28 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   config.define_flags(BsuiteConfig(), flag_values)
   config.define_flags(OutputConfig(), flag_values, skip=('tensorboard',))
   flags.DEFINE_list('bsuite_id', ['SWEEP'], 'Ids, experiments, tags, or SWEEP for all.', flag_values=flag_values)
+  text = 'Of each experiment only the ids whose numbers are multiples of it: 4 is a quarter that covers the whole.'
+  flags.DEFINE_integer('every', 1, text, flag_values=flag_values)
   text = "'fused': in XLA; 'host': bsuite's own environments, one id after the other, of which none is checkpointed."
   flags.DEFINE_enum('driver', 'fused', ['fused', 'host'], text, flag_values=flag_values)
   flags.adopt_module_key_flags(config, flag_values)
 
 
-def ids_of(words: Sequence[str]) -> list[str]:
-  """The ids that a list of words stands for, each once, in bsuite's order.
+def ids_of(words: Sequence[str], every: int = 1) -> list[str]:
+  """The ids that a list of words stands for, each once, in bsuite's order; of them those 0, k, 2 k, ... with k = every.
 
   Raises:
-    ConfigError: if a word names nothing.
+    ConfigError: if a word names nothing, or nothing is left.
   """
+  if every < 1:
+    raise ConfigError(f'--every={every}: must be at least 1')
   chosen = {bsuite_id for word in words for bsuite_id in envs.parse_ids(word)}
   if not chosen:
     raise ConfigError('--bsuite_id=: must name an id, an experiment, a tag, or SWEEP')
-  return [bsuite_id for bsuite_id in envs.parse_ids('SWEEP') if bsuite_id in chosen]
+  ids = [i for i in envs.parse_ids('SWEEP') if i in chosen and int(i.split('/')[1]) % every == 0]
+  if not ids:
+    raise ConfigError(f'--every={every}: leaves none of --bsuite_id={",".join(words)}')
+  return ids
 
 
 def without_mnist_if_missing(ids: Sequence[str], directory: str) -> list[str]:
@@ -148,7 +155,7 @@ def main() -> None:
     for name in ('seed_axis', 'num_devices', 'checkpoint_minutes'):
       if values[name].present:
         raise ConfigError(f'--{name}: --driver=host has no such setting')
-  ids = without_mnist_if_missing(ids_of(values.bsuite_id), run.mnist_dir)
+  ids = without_mnist_if_missing(ids_of(values.bsuite_id, values.every), run.mnist_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))
   for batch in todo:
