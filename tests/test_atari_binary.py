@@ -1,7 +1,6 @@
 """The Atari binary through its flags: a whole run, a run that is stopped and resumed, every documented error."""
 
 import csv
-import os
 import pathlib
 import signal
 import subprocess
@@ -37,21 +36,9 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope='module')
-def cache(tmp_path_factory):
-  """One folder of compiled programs for all runs."""
-  return tmp_path_factory.mktemp('compiled')
-
-
-def start(cache, folder, *arguments):
-  environment = {
-    **os.environ,
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(cache),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
+def start(folder, *arguments):
   command = [sys.executable, '-m', 'experiments.atari', *SMALL, f'--output_dir={folder}', *arguments]
-  return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def rows(folder, name):
@@ -60,10 +47,10 @@ def rows(folder, name):
 
 
 @pytest.fixture(scope='module')
-def stopped_and_resumed(tmp_path_factory, cache):
+def stopped_and_resumed(tmp_path_factory):
   """A run that got SIGTERM after its second evaluation, and went on."""
   folder = tmp_path_factory.mktemp('atari') / 'run'
-  with start(cache, folder) as process:
+  with start(folder) as process:
     deadline = time.monotonic() + 240
     while not ((folder / 'results.csv').exists() and len(rows(folder, 'results.csv')) >= 4):
       assert process.poll() is None, process.communicate()[1]
@@ -74,7 +61,7 @@ def stopped_and_resumed(tmp_path_factory, cache):
   assert process.returncode == 128 + signal.SIGTERM, err
   assert '--resume' in err.strip().splitlines()[-1]
   before = rows(folder, 'results.csv')
-  with start(cache, folder, '--resume') as process:
+  with start(folder, '--resume') as process:
     out, err = process.communicate(timeout=280)
   assert process.returncode == 0, err
   return folder, before, out
@@ -125,10 +112,10 @@ def test_the_evaluation_that_was_best_is_the_one_kept(stopped_and_resumed):
       assert score['env_step'] in at
 
 
-def test_another_game_in_the_same_folder_is_refused(stopped_and_resumed, cache):
+def test_another_game_in_the_same_folder_is_refused(stopped_and_resumed):
   folder = stopped_and_resumed[0]
   before = (folder / 'results.csv').read_bytes()
-  with start(cache, folder, '--resume', '--game=breakout') as process:
+  with start(folder, '--resume', '--game=breakout') as process:
     _, err = process.communicate(timeout=120)
   assert process.returncode == 1
   assert err.strip().splitlines() == [
