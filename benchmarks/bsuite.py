@@ -9,6 +9,7 @@ environment. Compilation is not counted.
 """
 
 import contextlib
+import dataclasses
 import io
 import itertools
 import pathlib
@@ -39,6 +40,7 @@ _OUTPUT_DIR = flags.DEFINE_string('output_dir', str(timing.RESULTS), 'Folder of 
 
 STEPPED = ('catch/0', 'cartpole/0', 'deep_sea/5')  # the last of size 20
 INSTANCES, SCANNED = 4_096, 200
+HISTORIES = (1, 32, 101)  # observations; the last is a whole episode of memory_len/22
 STEPPING_BAR, ALONE_BAR, BATCHED_BAR = 100.0, 3.0, 6.0
 
 
@@ -102,11 +104,12 @@ def stepping_in_python(bsuite_id: str, num_steps: int) -> Callable[[], float]:
   return run
 
 
-def training_in_xla(ids: list[str], num_steps: int) -> Callable[[], float]:
-  """A case: time steps of all ids per second."""
+def training_in_xla(ids: list[str], num_steps: int, history: int = 1) -> Callable[[], float]:
+  """A case: time steps of all ids per second, of an agent that sees so many observations."""
   run_config = BsuiteConfig()
   batch = Batch(tuple(envs.make_bsuite(bsuite_id, log=True) for bsuite_id in ids))
-  runner = make_batch_runner(batch.tasks[0], presets.bsuite(), run_config.agent, jax.local_devices())
+  config = dataclasses.replace(presets.bsuite(), frame_stack=history)
+  runner = make_batch_runner(batch.tasks[0], config, run_config.agent, jax.local_devices())
   tasks, wanted = spread(batch, len(jax.local_devices()))
   state = runner.init([seed_of(task, run_config) for task in tasks], envs.stack_params(tasks))
   state = runner.prefill(state, 1_000)
@@ -157,10 +160,12 @@ def training_rows(quick: bool) -> list[Row]:
   """Whole programs."""
   steps = 300 if quick else 2_000
   one, twenty, host = 'cartpole/0, fused', 'cartpole_noise, 20 ids, fused', 'cartpole/0, host driver'
+  histories = {f'memory_len/22, history of {n}, fused': n for n in HISTORIES}
   cases = {
     one: training_in_xla(['cartpole/0'], steps),
     twenty: training_in_xla(envs.parse_ids('cartpole_noise'), steps),
     host: training_on_host('cartpole/0', steps),
+    **{name: training_in_xla(['memory_len/22'], steps, n) for name, n in histories.items()},
   }
   speed = {name: s.median for name, s in timing.alternate(cases, repeats=3 if quick else 7).items()}
   rows = [Row(name, value, 'steps/s') for name, value in speed.items()]

@@ -237,9 +237,9 @@ def train_batch(
   """Trains on all ids of a batch until each has played its episodes, and writes their logs.
 
   An id whose loss is not finite is named and plays on, as it would for bsuite: it is scored as what it has become.
-  Prefilling lasts until every id has its interactions. Where ids differ in the lengths of their episodes (cartpole and
-  its swing-up, mountain car, memory_len, umbrella_length) the others of a batch thus decide with how many random steps
-  an id starts, and so all its random numbers: it learns something else than alone, in the same way.
+  Prefilling lasts until every id has its interactions. Where ids differ in the lengths of the first episodes (cartpole,
+  memory_len, umbrella_length) the others of a batch thus decide with how many random steps an id starts, and so all its
+  random numbers: it learns something else than alone, in the same way.
 
   Raises:
     Stopped: if asked to stop, with a checkpoint.

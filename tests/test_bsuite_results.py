@@ -1,0 +1,58 @@
+"""The committed logs of bsuite, and what is written of them: every score is what the logs beside it come to."""
+
+import json
+import pathlib
+
+import pytest
+from bsuite import sweep
+
+from experiments.bsuite_tables import EXPERIMENTS, cell, ids_cell, read_agents, scores_csv, tag_cell
+from hyperagent_jax.bsuite_scores import read_logs, scores
+
+RESULTS = pathlib.Path(__file__).parents[1] / 'experiments' / 'results' / 'bsuite'
+AGENTS = ('hyperagent', 'ddqn', 'ensemble_plus')
+# First cell of a row -> the others, of all tables on the page.
+LINES = [line for line in (RESULTS / 'README.md').read_text().splitlines() if line.startswith('|')]
+ROWS = {row[0]: row[1:] for row in ([x.strip(' *') for x in line.strip('|').split('|')] for line in LINES)}
+
+
+@pytest.fixture(scope='module')
+def alone():
+  return read_agents({'hyperagent': RESULTS / 'hyperagent'})['hyperagent']
+
+
+@pytest.fixture(scope='module')
+def together():
+  return read_agents({name: RESULTS / name for name in AGENTS}, common=True)
+
+
+def test_the_scores_are_those_of_the_logs(alone, together):
+  assert (RESULTS / 'scores.csv').read_bytes() == scores_csv({'hyperagent': alone})
+  assert (RESULTS / 'compared' / 'scores.csv').read_bytes() == scores_csv(together)
+
+
+@pytest.mark.parametrize('name', [name for name in EXPERIMENTS if not name.startswith('mnist')])
+def test_the_page_has_an_experiments_scores(name, alone, together):
+  of_these = [cell(agent, name).strip('*') for agent in together.values()]
+  assert ROWS[name] == [cell(alone, name), ids_cell(alone, name), *of_these, ids_cell(together['hyperagent'], name)]
+
+
+@pytest.mark.parametrize('tag', sweep.TAGS)
+def test_the_page_has_a_tags_scores(tag, alone, together):
+  assert ROWS[tag.replace('_', ' ')] == [tag_cell(agent, tag).strip('*') for agent in (alone, *together.values())]
+
+
+def test_the_page_has_the_scores_of_another_seed():
+  seeds = [read_logs(RESULTS / name) for name in ('hyperagent', 'hyperagent_seed_1')]
+  first, second = (scores({bsuite_id: logs[bsuite_id] for bsuite_id in seeds[1]}) for logs in seeds)
+  columns = zip(ROWS['ids'], ROWS['seed 0'], ROWS['seed 1'], strict=True)
+  found = dict(zip(ROWS['score of these ids'], columns, strict=True))
+  assert found == {name: (str(x.num_ids), f'{x.score:.2f}', f'{second[name].score:.2f}') for name, x in first.items()}
+
+
+def test_every_folder_of_logs_says_with_what_it_was_made():
+  folders = [path.parent for path in RESULTS.glob('*/config.json')]
+  assert {folder.name for folder in folders} >= set(AGENTS)
+  for folder in folders:
+    assert read_logs(folder)
+    assert json.loads((folder / 'config.json').read_text())['driver'] == 'fused'
