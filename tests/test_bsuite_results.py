@@ -39,7 +39,9 @@ def test_the_page_has_an_experiments_scores(name, alone, together):
 
 @pytest.mark.parametrize('tag', sweep.TAGS)
 def test_the_page_has_a_tags_scores(tag, alone, together):
-  assert ROWS[tag.replace('_', ' ')] == [tag_cell(agent, tag).strip('*') for agent in (alone, *together.values())]
+  name, of_these = tag.replace('_', ' '), [tag_cell(agent, tag).strip('*') for agent in together.values()]
+  assert ROWS[name] == [tag_cell(alone, tag).strip('*'), *of_these]
+  assert f'| {" | ".join([name, *of_these])} |' in (RESULTS.parents[2] / 'README.md').read_text()
 
 
 def test_the_page_has_the_scores_of_another_seed():
