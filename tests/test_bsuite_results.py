@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 import pytest
 from bsuite import sweep
@@ -10,6 +11,7 @@ from experiments.bsuite_tables import EXPERIMENTS, cell, ids_cell, read_agents, 
 from hyperagent_jax.bsuite_scores import read_logs, scores
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'experiments' / 'results' / 'bsuite'
+README = (RESULTS.parents[2] / 'README.md').read_text()
 AGENTS = ('hyperagent', 'ddqn', 'ensemble_plus')
 # First cell of a row -> the others, of all tables on the page.
 LINES = [line for line in (RESULTS / 'README.md').read_text().splitlines() if line.startswith('|')]
@@ -41,7 +43,7 @@ def test_the_page_has_an_experiments_scores(name, alone, together):
 def test_the_page_has_a_tags_scores(tag, alone, together):
   name, of_these = tag.replace('_', ' '), [tag_cell(agent, tag).strip('*') for agent in together.values()]
   assert ROWS[name] == [tag_cell(alone, tag).strip('*'), *of_these]
-  assert f'| {" | ".join([name, *of_these])} |' in (RESULTS.parents[2] / 'README.md').read_text()
+  assert f'| {" | ".join([name, *of_these])} |' in README
 
 
 def test_the_page_has_the_scores_of_another_seed():
@@ -50,6 +52,16 @@ def test_the_page_has_the_scores_of_another_seed():
   columns = zip(ROWS['ids'], ROWS['seed 0'], ROWS['seed 1'], strict=True)
   found = dict(zip(ROWS['score of these ids'], columns, strict=True))
   assert found == {name: (str(x.num_ids), f'{x.score:.2f}', f'{second[name].score:.2f}') for name, x in first.items()}
+
+
+@pytest.mark.parametrize('experiment', ['memory_len', 'memory_size'])
+def test_the_readme_has_what_a_history_remembers(experiment):
+  row = next(line for line in README.splitlines() if line.startswith(f'| {experiment}/'))
+  numbers, *found = re.fullmatch(r'\| \w+/([\d, ]+):[^|]*\| ([\d, ]+) \| ([\d, ]+) \|', row).groups()
+  for folder, cell_of in zip(('hyperagent', 'hyperagent_history_101'), found, strict=True):
+    logs = read_logs(RESULTS / folder)
+    right = [int(logs[f'{experiment}/{number}']['total_perfect'][-1]) for number in numbers.split(', ')]
+    assert cell_of == ', '.join(f'{x:,}' for x in right)
 
 
 def test_every_folder_of_logs_says_with_what_it_was_made():
