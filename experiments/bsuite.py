@@ -47,7 +47,9 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   config.define_flags(BsuiteConfig(), flag_values)
   config.define_flags(OutputConfig(), flag_values, skip=('tensorboard',))
   flags.DEFINE_list('bsuite_id', ['SWEEP'], 'Ids, experiments, tags, or SWEEP for all.', flag_values=flag_values)
-  text = 'Of each experiment only the ids whose numbers are multiples of it: 4 is a quarter that covers the whole.'
+  text = (
+    'Of experiments, tags and SWEEP only ids whose numbers are multiples of it: 4 is a quarter that covers the whole.'
+  )
   flags.DEFINE_integer('every', 1, text, flag_values=flag_values)
   text = "'fused': in XLA; 'host': bsuite's own environments, one id after the other, of which none is checkpointed."
   flags.DEFINE_enum('driver', 'fused', ['fused', 'host'], text, flag_values=flag_values)
@@ -55,20 +57,22 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 
 def ids_of(words: Sequence[str], every: int = 1) -> list[str]:
-  """The ids that a list of words stands for, each once, in bsuite's order; of them those 0, k, 2 k, ... with k = every.
+  """The ids that a list of words stands for, each once, in bsuite's order.
+
+  Args:
+    words: ids, experiments, tags, or SWEEP.
+    every: k, of what is not named as an id only the ids 0, k, 2 k ... of each experiment.
 
   Raises:
-    ConfigError: if a word names nothing, or nothing is left.
+    ConfigError: if a word names nothing, or k is below 1.
   """
   if every < 1:
     raise ConfigError(f'--every={every}: must be at least 1')
-  chosen = {bsuite_id for word in words for bsuite_id in envs.parse_ids(word)}
+  taken = lambda word, bsuite_id: '/' in word or int(bsuite_id.split('/')[1]) % every == 0
+  chosen = {bsuite_id for word in words for bsuite_id in envs.parse_ids(word) if taken(word, bsuite_id)}
   if not chosen:
     raise ConfigError('--bsuite_id=: must name an id, an experiment, a tag, or SWEEP')
-  ids = [i for i in envs.parse_ids('SWEEP') if i in chosen and int(i.split('/')[1]) % every == 0]
-  if not ids:
-    raise ConfigError(f'--every={every}: leaves none of --bsuite_id={",".join(words)}')
-  return ids
+  return [bsuite_id for bsuite_id in envs.parse_ids('SWEEP') if bsuite_id in chosen]
 
 
 def without_mnist_if_missing(ids: Sequence[str], directory: str) -> list[str]:

@@ -73,7 +73,7 @@ def test_a_word_that_names_nothing_is_refused_with_near_matches(text, message):
 
 @pytest.mark.parametrize('text, number, first', [('catch', 20, 'catch/0'), ('SWEEP', 468, 'bandit/0')])
 def test_one_environment_is_of_one_id(text, number, first):
-  with pytest.raises(ConfigError, match=f'^{text}: stands for {number} ids, and one environment .* such as {first}$'):
+  with pytest.raises(ConfigError, match=f'^--bsuite_id={text}: stands for {number} ids; .* such as {first}$'):
     lib.make_bsuite(text)
 
 

@@ -8,7 +8,9 @@ import pytest
 from bsuite import sweep
 
 from experiments.bsuite_tables import EXPERIMENTS, cell, ids_cell, read_agents, scores_csv, tag_cell
+from hyperagent_jax import presets
 from hyperagent_jax.bsuite_scores import read_logs, scores
+from hyperagent_jax.config import to_dict
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'experiments' / 'results' / 'bsuite'
 README = (RESULTS.parents[2] / 'README.md').read_text()
@@ -64,9 +66,20 @@ def test_the_readme_has_what_a_history_remembers(experiment):
     assert cell_of == ', '.join(f'{x:,}' for x in right)
 
 
+# What tells each folder of logs from the sweep with the preset.
+CHANGES = {
+  'hyperagent': {},
+  'hyperagent_seed_1': {'seed': 1},
+  'hyperagent_history_101': {'frame_stack': 101},
+  'hyperagent_clipped': {'batch_size': 128, 'target_period': 4, 'max_grad_norm': 10.0},
+}
+
+
 def test_every_folder_of_logs_says_with_what_it_was_made():
-  folders = [path.parent for path in RESULTS.glob('*/config.json')]
-  assert {folder.name for folder in folders} >= set(AGENTS)
-  for folder in folders:
-    assert read_logs(folder)
-    assert json.loads((folder / 'config.json').read_text())['driver'] == 'fused'
+  folders = {path.parent.name for path in RESULTS.glob('*/bsuite_id_-_*.csv')}
+  assert folders == {*CHANGES, *AGENTS}
+  preset = to_dict(presets.bsuite()) | {'agent': 'hyperagent', 'seed': 0, 'num_episodes': 0}
+  for name in folders:
+    settings = json.loads((RESULTS / name / 'config.json').read_text())
+    expected = preset | CHANGES[name] if name in CHANGES else {'agent': name, 'seed': 0, 'num_episodes': 0}
+    assert {key: settings[key] for key in expected} == expected

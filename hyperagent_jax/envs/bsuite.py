@@ -207,11 +207,11 @@ def make_bsuite(bsuite_id: str, log: bool = False, mnist_dir: str = MNIST_DIR) -
     mnist_dir: folder of MNIST's files, for the mnist experiments.
 
   Raises:
-    ConfigError: if there is no such id, or MNIST's files are missing.
+    ConfigError: if it is not one id, or MNIST's files are missing.
   """
   if bsuite_id not in sweep.SETTINGS:
     ids = parse_ids(bsuite_id)  # raises if it stands for nothing
-    raise ConfigError(f'{bsuite_id}: stands for {len(ids)} ids, and one environment is of one, such as {ids[0]}')
+    raise ConfigError(f'--bsuite_id={bsuite_id}: stands for {len(ids)} ids; must be one, such as {ids[0]}')
   experiment, setting = bsuite_id.split('/')[0], sweep.SETTINGS[bsuite_id]
   base = experiment.removesuffix('_noise').removesuffix('_scale')
   dynamics, params, static = _make_dynamics(base, setting, mnist_dir)
