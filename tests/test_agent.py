@@ -543,10 +543,15 @@ def test_the_text_of_a_program_depends_on_the_configuration_alone():
   assert program(busy) == program.__wrapped__(busy)
 
 
+def test_the_torso_is_the_one_that_is_set():
+  program(with_(**{**BUSY, 'prior_storage': 'replay'}))  # one integer is what DeepSea's takes
+  with pytest.raises(ValueError, match='observation is one integer: an MLP'):
+    program(with_(**{**BUSY, 'prior_storage': 'replay', 'torso': 'mlp'}))
+
+
 @pytest.mark.parametrize(
   'base, change',
   [
-    ({'prior_storage': 'replay'}, {'torso': 'mlp'}),
     ({}, {'grid_size': 5}),
     ({}, {'hidden_sizes': (6, 6)}),
     ({}, {'index_dim': 4}),
