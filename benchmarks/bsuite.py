@@ -160,12 +160,11 @@ def training_rows(quick: bool) -> list[Row]:
   """Whole programs."""
   steps = 300 if quick else 2_000
   one, twenty, host = 'cartpole/0, fused', 'cartpole_noise, 20 ids, fused', 'cartpole/0, host driver'
-  histories = {f'memory_len/22, history of {n}, fused': n for n in HISTORIES}
   cases = {
     one: training_in_xla(['cartpole/0'], steps),
     twenty: training_in_xla(envs.parse_ids('cartpole_noise'), steps),
     host: training_on_host('cartpole/0', steps),
-    **{name: training_in_xla(['memory_len/22'], steps, n) for name, n in histories.items()},
+    **{f'memory_len/22, history of {n}, fused': training_in_xla(['memory_len/22'], steps, n) for n in HISTORIES},
   }
   speed = {name: s.median for name, s in timing.alternate(cases, repeats=3 if quick else 7).items()}
   rows = [Row(name, value, 'steps/s') for name, value in speed.items()]

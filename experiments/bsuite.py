@@ -29,6 +29,7 @@ from experiments.bsuite_training import (
 from experiments.run import OutputConfig, warn
 from hyperagent_jax import config, metrics, presets
 from hyperagent_jax.baselines import SYSTEMS, RivalConfig
+from hyperagent_jax.baselines.config import refuse_unread
 from hyperagent_jax.bsuite_scores import LOG_FILES
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
@@ -156,9 +157,8 @@ def main() -> None:
   values = flags.FLAGS
   agent, run, output = read_settings()
   if values.driver == 'host':
-    for name in ('seed_axis', 'num_devices', 'checkpoint_minutes'):
-      if values[name].present:
-        raise ConfigError(f'--{name}: --driver=host has no such setting')
+    unread = {name for name in ('seed_axis', 'num_devices', 'checkpoint_minutes') if values[name].present}
+    refuse_unread(unread, frozenset(), '--driver=host')
   ids = without_mnist_if_missing(ids_of(values.bsuite_id, values.every), run.mnist_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))
