@@ -18,8 +18,8 @@ bsuite: $(READY)  ## ten of bsuite's 468 ids, 200 episodes each, with scores and
 	$(BIN)/python -m experiments.bsuite --bsuite_id=$(BSUITE_SAMPLE) --num_episodes=200
 
 study: $(READY)  ## a small version of the whole DeepSea study
-	$(BIN)/python -m experiments.studies --reduced --output_dir=runs/reduced_study
-	$(BIN)/python -m experiments.studies.posterior_quality --reduced --output_dir=runs/reduced_study
+	$(BIN)/python -m experiments.deep_sea.studies --reduced --output_dir=runs/reduced_study
+	$(BIN)/python -m experiments.deep_sea.studies.posterior_quality --reduced --output_dir=runs/reduced_study
 
 tabular: $(READY)  ## a small version of the studies of the theory, within 3 minutes
 	$(BIN)/python -m experiments.tabular --reduced --output_dir=runs/reduced_tabular \

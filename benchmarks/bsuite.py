@@ -26,7 +26,8 @@ from jax.sharding import PartitionSpec as P
 
 from benchmarks import timing
 from benchmarks.timing import Row, show
-from experiments.bsuite_training import Batch, BsuiteConfig, make_batch_runner, seed_of, spread
+from experiments.bsuite.settings import BsuiteConfig, seed_of
+from experiments.bsuite.training import Batch, make_batch_runner, spread
 from hyperagent_jax import presets
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.envs import bsuite as envs

@@ -30,9 +30,13 @@ def test_every_linked_file_exists():
 def test_every_flag_named_exists():
   from absl import flags
 
-  from experiments import atari, atari_stages, bsuite, bsuite_report, deep_sea
-  from experiments.studies import __main__ as studies
-  from experiments.tabular import __main__ as tabular
+  from experiments.atari import binary as atari
+  from experiments.atari import stages as atari_stages
+  from experiments.bsuite import binary as bsuite
+  from experiments.bsuite import report as bsuite_report
+  from experiments.deep_sea import binary as deep_sea
+  from experiments.deep_sea.studies import binary as studies
+  from experiments.tabular import binary as tabular
 
   named = set(re.findall(r'--(?:no)?([a-z][a-z0-9_]+)', re.sub(r'XLA_FLAGS=\S+', '', TEXT)))
   assert {'size', 'num_seeds', 'update_ratio'} <= named

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular.study import (
   COLOURS,
   Row,
@@ -29,7 +30,6 @@ from experiments.tabular.study import (
   over_runs,
   slope,
 )
-from hyperagent_jax import metrics
 from hyperagent_jax.tabular.bandits import (
   BanditAgent,
   make_lin_ts,
@@ -133,7 +133,7 @@ def tell(rows: Sequence[Row]) -> str:
     last = own[-1]
     interval = f'[{last["low"]:.1f}, {last["high"]:.1f}]'
     lines.append([name, f'{last["mean"]:.1f}', interval, f'{slope(step[late], mean[late]):.2f}'])
-  return metrics.format_table(('agent', 'regret', '95% interval', 'slope'), lines)
+  return format_table(('agent', 'regret', '95% interval', 'slope'), lines)
 
 
 STUDY = Study(

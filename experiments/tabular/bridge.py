@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular.study import COLOURS, Row, Study, TabularConfig, column, legend, new_figure, over_runs
 from hyperagent_jax import tabular
 from hyperagent_jax.distributions import make_perturbation
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.bridge import Data, make_bridge, train, values
 from hyperagent_jax.tabular.hyperagent import Parameters, backup, fixed_point
 from hyperagent_jax.tabular.play import draw

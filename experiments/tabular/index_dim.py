@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents
 from experiments.tabular.study import (
   COLOURS,
@@ -22,7 +23,6 @@ from experiments.tabular.study import (
   regrets_on_random_mdps,
 )
 from hyperagent_jax import tabular
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import Parameters, informed, table_6
 
 COLUMNS = ('mdp', 'parameters', 'agent', 'index_dim', 'mean', 'low', 'high', 'num_runs')

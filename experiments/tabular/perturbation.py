@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents
 from experiments.tabular.study import (
   COLOURS,
@@ -20,7 +21,6 @@ from experiments.tabular.study import (
 )
 from hyperagent_jax import tabular
 from hyperagent_jax.distributions import PERTURBATIONS, REFERENCES
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import informed
 
 COLUMNS = ('question', 'case', 'scale', 'mean', 'low', 'high', 'num_mdps')

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular.agents import NEUTRAL
 from experiments.tabular.study import (
   COLOURS,
@@ -30,7 +31,6 @@ from experiments.tabular.study import (
 )
 from hyperagent_jax import tabular
 from hyperagent_jax.distributions import PERTURBATIONS
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import informed, visits
 from hyperagent_jax.types import Array
 

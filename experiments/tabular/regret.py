@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents
 from experiments.tabular.study import (
   Row,
@@ -18,7 +19,6 @@ from experiments.tabular.study import (
   regrets_on_random_mdps,
   slope,
 )
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.types import TabularAgent
 
 COLUMNS = ('constants', 'agent', 'episode', 'mean', 'low', 'high', 'num_mdps')

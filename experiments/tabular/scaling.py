@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents
 from experiments.tabular.study import (
   Row,
@@ -21,7 +22,6 @@ from experiments.tabular.study import (
   slope,
 )
 from hyperagent_jax import tabular
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import informed, table_6
 from hyperagent_jax.tabular.types import Problem, TabularAgent
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents as library
 from experiments.tabular.study import (
   Row,
@@ -17,7 +18,6 @@ from experiments.tabular.study import (
   over_runs,
 )
 from hyperagent_jax import tabular
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import informed
 from hyperagent_jax.tabular.types import Problem, TabularAgent
 

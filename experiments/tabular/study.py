@@ -1,9 +1,7 @@
 """What the studies of the tabular theory share: settings, runs side by side, bands, tables on disk."""
 
-import csv
 import dataclasses
 import functools
-import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.figure_files import read_table
-from experiments.posterior_figures import BLUE, DARK, ORANGE
+from experiments.common.plotting import BLUE, DARK, ORANGE
+from experiments.common.tables import read_table, write_table
 from hyperagent_jax import tabular
-from hyperagent_jax.checkpoint import write_atomically
 from hyperagent_jax.config import field
 from hyperagent_jax.seeds import over_seeds
 from hyperagent_jax.tabular import Problem
@@ -144,11 +141,7 @@ def slope(x: Any, y: Any) -> float:
 
 def write_rows(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
   """Writes a table, whole or not at all; numbers with six digits."""
-  text = io.StringIO(newline='')
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(columns)
-  writer.writerows([_cell(row[name]) for name in columns] for row in rows)
-  write_atomically(path, text.getvalue().encode())
+  write_table(path, columns, ([_cell(row[name]) for name in columns] for row in rows))
 
 
 def _cell(value: Any) -> Any:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from matplotlib.figure import Figure
 
+from experiments.common.tables import format_table
 from experiments.tabular import agents
 from experiments.tabular.study import (
   Row,
@@ -21,7 +22,6 @@ from experiments.tabular.study import (
   random_mdps,
 )
 from hyperagent_jax import tabular
-from hyperagent_jax.metrics import format_table
 from hyperagent_jax.tabular.hyperagent import Parameters, informed, table_6
 from hyperagent_jax.tabular.types import TabularAgent
 from hyperagent_jax.types import Array

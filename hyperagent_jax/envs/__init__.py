@@ -1,6 +1,6 @@
 """Environments: DeepSea as a JAX program, Atari, and adapters to and from dm_env.
 
-`hyperagent_jax.envs.atari` is imported by its name, since it needs ale-py.
+`atari` and `bsuite` are imported by their names, since they need ale-py and bsuite.
 """
 
 from hyperagent_jax.envs import adapters, deep_sea

@@ -1,0 +1,74 @@
+"""HyperAgent on Atari: trains, evaluates, prints a table beside published scores, draws curves and a game.
+
+    python -m experiments.atari --game=pong --preset=fast_cpu --num_seeds=2
+
+The protocol is the paper's (B.1): every 20,000 interactions 10 whole games, and in the end 200 games with the best
+parameters of each seed. --game also takes several games and the suites suite26, suite29, suite55 and hard8.
+"""
+
+from collections.abc import Callable
+
+from experiments.atari.report import aggregate_table, game_table, published_table
+from experiments.atari.settings import define_flags, read_settings
+from experiments.atari.training import COLUMNS, check_memory, train_games
+from experiments.common.cli import Signals, start_main
+from experiments.common.devices import set_num_devices
+from experiments.common.progress import Progress
+from experiments.common.recording import TensorBoard
+from experiments.common.runs import open_folder
+from experiments.common.task import Files
+from experiments.common.training import open_results, open_tensorboard
+from hyperagent_jax.config import ConfigError
+
+
+def import_figures() -> Callable[[str], str]:
+  """`draw_learning_curves`, looked up before training so that a missing package is known before.
+
+  Raises:
+    ConfigError: if matplotlib or pillow is not installed.
+  """
+  try:
+    from experiments.atari.figures import draw_learning_curves
+  except ImportError as e:
+    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  return draw_learning_curves
+
+
+def main() -> None:
+  """Trains all games in turn, prints the tables and draws the figures."""
+  s = read_settings()
+  draw = import_figures() if s.output.figures else None
+  set_num_devices(s.output.num_devices, s.run.num_seeds)
+  check_memory(s)
+  settings = s.to_dict()
+  folder = open_folder(s.output, 'atari', settings)
+  results, resumed_at = open_results(s.output, folder, COLUMNS, s.games, settings)
+  signals, progress = Signals(s.output.max_minutes), Progress()
+  tensorboards: dict[str, TensorBoard] = {}
+
+  def files_of(game: str) -> Files:
+    if game and game not in tensorboards:
+      tensorboards[game] = open_tensorboard(s.output, folder, game, resumed_at)
+    return Files(folder, results, tensorboards.get(game), settings, signals, progress)
+
+  try:
+    histories, rows = train_games(s, files_of)
+  finally:
+    results.close()
+    for tensorboard in tensorboards.values():
+      tensorboard.close()
+  tables = (
+    game_table(rows, histories),
+    published_table(rows, s.games, s.train.max_interactions),
+    aggregate_table(rows),
+  )
+  print('\n\n'.join(tables))
+  if draw is not None:
+    print(draw(str(folder)))
+  print(f'results: {folder}')
+
+
+def start() -> None:
+  """Runs the binary with the flags of the command line."""
+  define_flags()
+  start_main(main, 'atari')

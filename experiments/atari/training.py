@@ -1,0 +1,181 @@
+"""Training on games, one after the other."""
+
+import dataclasses
+import io
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.atari.games import constant_returns, play, random_returns
+from experiments.atari.report import (
+  normalized,
+  read_scores,
+  score_rows,
+  write_scores,
+)
+from experiments.atari.settings import Settings
+from experiments.common import checkpoint
+from experiments.common.devices import available_memory, chosen_devices
+from experiments.common.files import write_atomically
+from experiments.common.recording import RESULT_COLUMNS
+from experiments.common.task import Files, History, Kept, Task, checkpoints_of
+from experiments.common.training import finished_history, stopped, train
+from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.config import ConfigError
+from hyperagent_jax.envs import atari
+from hyperagent_jax.interaction import make_interaction, seed_key
+from hyperagent_jax.networks import frame_layout
+from hyperagent_jax.replay import Replay, make_replay
+from hyperagent_jax.runner import Runner, make_runner
+from hyperagent_jax.seeds import default_seed_axis, num_devices_used
+from hyperagent_jax.types import Agent, TimeStep
+
+COLUMNS = (*RESULT_COLUMNS, 'game', 'loss', 'grad_norm')
+
+
+_SPARE_BYTES = 1 << 30  # for programs, batches and the emulators
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """One game's agent and compiled programs."""
+
+  task: Task
+  agent: Agent
+  runner: Runner
+
+
+def make_agent(game: str, s: Settings) -> tuple[Agent, Replay, int]:
+  """A game's agent and replay, and its number of actions."""
+  c, num_actions = s.agent, atari.num_actions_of(game, s.env)
+  agent = SYSTEMS[s.run.agent].make(c, num_actions)
+  replay = make_replay(s.capacity, c.num_envs, c.n_step, c.discount, c.frame_stack, frame_layout(c))
+  return agent, replay, num_actions
+
+
+def make_trainer(game: str, s: Settings) -> Trainer:
+  """Builds everything for a game."""
+  agent, replay, _ = make_agent(game, s)
+  devices, seed_axis, num_devices = placement(s)
+  num_groups = len(s.seeds) if seed_axis == 'map' else num_devices
+  num_envs, num_eval_episodes = s.agent.num_envs, s.run.num_eval_episodes
+  games = atari.make_atari(game, s.env, len(s.seeds), num_envs, num_eval_episodes, num_groups, s.agent.frame_stack)
+  runner = make_runner(
+    agent, games.environment, replay, s.agent, games.eval_environment, num_eval_episodes, devices, seed_axis
+  )
+  task = Task(
+    name=game,
+    environment_name=games.environment.name,
+    agent_name=s.run.agent,
+    seeds=s.seeds,
+    env_params=games.params,
+    episode_length=None,
+    num_envs=num_envs,
+    min_replay=s.agent.min_replay,
+    max_interactions=s.train.max_interactions,
+    normalize=lambda x: normalized(game, x),
+    columns={'game': game},
+    on_evaluation=lambda *_: None,
+    frames_per_step=s.env.frame_skip,
+    num_final_episodes=s.train.num_final_episodes,
+  )
+  return Trainer(task, agent, runner)
+
+
+def placement(s: Settings) -> tuple[list[jax.Device], str, int]:
+  """The devices, how each runs its seeds, and how many of them serve."""
+  devices = chosen_devices(s.output.num_devices)
+  seed_axis = default_seed_axis(devices) if s.output.seed_axis == 'auto' else s.output.seed_axis
+  return devices, seed_axis, num_devices_used(len(s.seeds), len(devices))
+
+
+def state_bytes(game: str, s: Settings) -> int:
+  """Bytes of the state of all seeds, nearly all of it replay."""
+  agent, replay, num_actions = make_agent(game, s)
+  interaction = make_interaction(agent, replay, num_actions, s.agent)
+  screens = jnp.zeros((s.agent.num_envs, s.agent.frame_stack, s.env.screen_size, s.env.screen_size), jnp.uint8)
+  per_env = jnp.zeros((s.agent.num_envs,))
+  timestep = TimeStep(per_env.astype(jnp.int32), per_env, per_env, screens)
+  carry = jax.eval_shape(interaction.start, seed_key(0, s.agent.prng_impl), timestep)
+  return len(s.seeds) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
+
+
+def check_memory(s: Settings) -> None:
+  """Refuses, before anything is made, what would not fit.
+
+  Raises:
+    ConfigError: naming what it takes and what there is.
+  """
+  devices, seed_axis, num_devices = placement(s)
+  state = max(state_bytes(game, s) for game in s.games)
+  if devices[0].platform == 'cpu':
+    # Saving and restoring hold a copy; so does a loop over a device's seeds, of what goes in while it comes out.
+    copies = 3 if seed_axis == 'map' and num_devices < len(s.seeds) else 2
+    needed = copies * state + _SPARE_BYTES
+  else:
+    needed = state // num_devices + _SPARE_BYTES
+  available = available_memory()
+  if needed > available:
+    raise ConfigError(
+      f'--replay_capacity={s.agent.replay_capacity}: {len(s.seeds)} seeds take about {needed / 1e9:.1f} GB of memory '
+      f'({state / 1e9:.1f} GB of state) and {available / 1e9:.1f} GB are free; must be lower, or --num_seeds'
+    )
+
+
+def save_best(folder: pathlib.Path, trainer: Trainer, kept: Kept) -> None:
+  """Writes best/GAME.npz: every seed's best parameters and its prior, [S, ...] each."""
+  trees = {'params': kept.best, 'prior': kept.run.learner.prior}
+  leaves = jax.tree_util.tree_leaves_with_path(trees)
+  arrays = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(x) for path, x in leaves}
+  data = io.BytesIO()
+  np.savez_compressed(data, **arrays)
+  (folder / 'best').mkdir(exist_ok=True)
+  write_atomically(folder / 'best' / f'{trainer.task.name}.npz', data.getvalue())
+
+
+def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict[str, Any]]]:
+  """Trains a game, and writes its best parameters and a GIF; returns also its rows of scores.csv."""
+  started = time.monotonic()
+  trainer = make_trainer(game, s)
+  history, kept = train(trainer.task, trainer.runner, s.run, files, s.output.resume, started)
+  save_best(files.folder, trainer, kept)
+  stop = files.signals.stop()
+  if stop is not None:  # references can take minutes
+    raise stopped(stop, files.folder, f'after the training of {game}')
+  references = {}
+  if s.train.num_reference_episodes:
+    references = {'random': random_returns(game, s.env, s.train.num_reference_episodes)}
+    references |= constant_returns(game, s.env, s.train.num_reference_episodes)
+  if s.output.figures:
+    from experiments.atari.figures import draw_game
+
+    first = jax.tree.map(lambda x: x[0], {'params': kept.best, 'prior': kept.run.learner.prior})
+    scene = play(trainer.agent, first, game, s.env, s.agent.frame_stack, s.seeds[0])
+    print(draw_game(str(files.folder / f'{game}.gif'), **scene._asdict()))
+  return history, score_rows(game, history, references, s.seeds)
+
+
+def train_games(s: Settings, files_of: Callable[[str], Files]) -> tuple[dict[str, History], list[dict[str, Any]]]:
+  """Trains the games that are not finished, one after the other; returns histories and rows of scores.csv of all."""
+  folder = files_of('').folder
+  rows = read_scores(folder) if s.output.resume else []
+  histories = {}
+  for game in s.games:
+    history = finished_history(folder, game) if s.output.resume else None
+    if history is None or not any(row['game'] == game for row in rows):
+      files = files_of(game)
+      stop = files.signals.stop()
+      if stop is not None and histories:
+        raise stopped(stop, folder, f'before {game}')
+      history, mine = train_game(game, s, files)
+      rows = [row for row in rows if row['game'] != game] + mine
+      write_scores(folder, rows)
+      # What is left of a finished game is small, or a suite would fill the disk with replay.
+      checkpoint.drop_arrays(checkpoints_of(folder, game), history.saved_step)
+    histories[game] = history
+  return histories, [row for game in s.games for row in rows if row['game'] == game]

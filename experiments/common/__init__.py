@@ -1,0 +1,1 @@
+"""What every binary shares: command line, settings, training, files, tables and figures."""

@@ -1,0 +1,285 @@
+"""Checkpoints of a whole run through orbax: atomic, verified, and refused if they belong to another configuration.
+
+A checkpoint is a folder named by its step, in which orbax keeps every array of the state, and beside it a manifest:
+the configuration, what the run wants to remember, and a checksum of every file. The manifest is written last and in
+one piece; a checkpoint without one, or whose files differ from it, does not count. So a process killed while saving
+leaves the checkpoint before untouched.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from experiments.common.errors import CheckpointError
+from experiments.common.files import write_atomically
+from experiments.common.settings import config_differences
+from hyperagent_jax.config import ConfigError
+
+_KEEP = 2  # the newest, and the one before it should the newest prove damaged
+
+
+class Restored(NamedTuple):
+  """A checkpoint that was read back."""
+
+  step: int
+  state: Any
+  record: dict[str, Any]
+
+
+def _is_key(x: Any) -> bool:
+  return isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _named(state: Any) -> dict[str, Any]:
+  """Leaves by their path in the tree; empty ones, which orbax refuses, are left out."""
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves if x.size}
+
+
+def _to_arrays(state: Any) -> dict[str, np.ndarray]:
+  """Named NumPy arrays; PRNG keys as their data."""
+  return {name: np.asarray(jax.random.key_data(x) if _is_key(x) else x) for name, x in _named(state).items()}
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
+  """A tree like `like`, whose arrays may be shapes except for keys, with these arrays."""
+
+  def leaf(path: Any, x: Any) -> Any:
+    if not x.size:
+      return jnp.zeros(x.shape, x.dtype)
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    array, shape = arrays[name], jax.random.key_data(x).shape if _is_key(x) else x.shape
+    if array.shape != shape:
+      raise CheckpointError(f'{name} is of shape {array.shape} in the checkpoint, but {shape} in this run')
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
+
+  return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+@functools.lru_cache(maxsize=1024)
+def _checksum(path: str, size: int, changed: int) -> int:
+  """CRC-32 of a file, read once as long as it stays as it is."""
+  del size, changed
+  crc = 0
+  with open(path, 'rb') as file:
+    while block := file.read(1 << 22):
+      crc = zlib.crc32(block, crc)
+  return crc
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, int]:
+  """CRC-32 of every file below a folder."""
+  files = [(p, p.stat()) for p in sorted(folder.rglob('*')) if p.is_file()]
+  return {str(p.relative_to(folder)): _checksum(str(p), s.st_size, s.st_mtime_ns) for p, s in files}
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+  """Steps of the checkpoints in a folder, whole or not, newest first."""
+  if not folder.is_dir():
+    return []
+  return sorted({int(p.stem) for p in folder.iterdir() if p.stem.isdigit()}, reverse=True)
+
+
+def _has_manifest(folder: pathlib.Path, step: int) -> bool:
+  """Whether saving that checkpoint was finished; if not, the run was killed while saving it."""
+  return (folder / f'{step:012d}.json').exists()
+
+
+def _remove(folder: pathlib.Path, step: int) -> None:
+  (folder / f'{step:012d}.json').unlink(missing_ok=True)
+  for path in folder.glob(f'{step:012d}*'):  # with what orbax may have left behind when it was killed
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _first_line(e: BaseException) -> str:
+  lines = str(e).strip().splitlines()
+  return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__
+
+
+_STANDARD_ERROR = threading.Lock()  # there is one in a process
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+  """Holds standard error back until it is over, and drops it on an error, one thread at a time.
+
+  When orbax fails, its threads print tracebacks beside the error that it raises. What others print meanwhile comes a
+  little later, or is lost with them.
+  """
+  with _STANDARD_ERROR, tempfile.TemporaryFile() as held:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(held.fileno(), 2)
+    try:
+      yield
+    except BaseException:
+      time.sleep(0.5)  # threads still at work
+      raise
+    finally:
+      os.dup2(kept, 2)
+      os.close(kept)
+    held.seek(0)
+    os.write(2, held.read())
+
+
+def save(directory: str, step: int, state: Any, config: dict[str, Any], record: dict[str, Any]) -> None:
+  """Saves a checkpoint and then removes all but the newest two.
+
+  Args:
+    directory: the run's folder of checkpoints.
+    step: names the checkpoint; one of the same step is replaced.
+    state: a tree of arrays; donated arrays must still be valid.
+    config: what a run must share to resume from here.
+    record: JSON-ready values to be remembered, such as the length of result files.
+
+  Raises:
+    CheckpointError: if it cannot be written; earlier checkpoints are intact.
+  """
+  folder = pathlib.Path(directory).absolute()
+  path = folder / f'{step:012d}'
+  arrays = _to_arrays(state)
+  needed = sum(x.nbytes for x in arrays.values())
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+      raise OSError(f'it takes up to {needed >> 20} MiB and {free >> 20} MiB are free')
+    _remove(folder, step)
+    with _held_back(), ocp.PyTreeCheckpointer() as checkpointer:
+      checkpointer.save(path, arrays)
+    whole = {'config': config, 'record': record, 'files': _checksums(path)}
+    # The manifest comes last and at once: without it the checkpoint does not count.
+    write_atomically(path.with_suffix('.json'), json.dumps(whole, indent=1).encode())
+  except (OSError, ValueError, RuntimeError) as e:
+    raise CheckpointError(f'{folder}: cannot save the checkpoint of step {step}: {_first_line(e)}') from e
+  finished = [s for s in _steps(folder) if s <= step and _has_manifest(folder, s)]
+  # What is newer was left by a run that was resumed before it.
+  for other in set(_steps(folder)) - set(finished[:_KEEP]):
+    _remove(folder, other)
+
+
+def _change_manifest(path: pathlib.Path, changes: dict[str, Any]) -> None:
+  try:
+    manifest = json.loads(path.read_bytes())
+    write_atomically(path, json.dumps({**manifest, **changes}, indent=1).encode())
+  except (OSError, ValueError) as e:
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+
+
+def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
+  """Replaces what a checkpoint remembers, in one piece; its arrays stay.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint or it cannot be written; it then stands as it was.
+  """
+  _change_manifest(pathlib.Path(directory).absolute() / f'{step:012d}.json', {'record': record})
+
+
+def drop_arrays(directory: str, step: int) -> None:
+  """Removes the arrays of a checkpoint and every other one; what it remembers stays. For a run that has finished.
+
+  Raises:
+    CheckpointError: if there is no such checkpoint or it cannot be written.
+  """
+  folder = pathlib.Path(directory).absolute()
+  _change_manifest(folder / f'{step:012d}.json', {'files': {}})
+  for other in _steps(folder):
+    if other != step:
+      _remove(folder, other)
+  shutil.rmtree(folder / f'{step:012d}', ignore_errors=True)
+
+
+def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
+  """The manifest of a checkpoint whose files are what was written.
+
+  Raises:
+    OSError or ValueError: if it is damaged or partial.
+  """
+  path = folder / f'{step:012d}'
+  manifest = json.loads(path.with_suffix('.json').read_bytes())
+  if not isinstance(manifest, dict) or set(manifest) != {'config', 'record', 'files'}:
+    raise ValueError('its manifest is not one')
+  found = _checksums(path) if manifest['files'] else {}  # none where they were dropped
+  bad = sorted(name for name in set(found) | set(manifest['files']) if found.get(name) != manifest['files'].get(name))
+  if bad:
+    raise ValueError(f'{len(bad)} of its files are not as they were written, such as {bad[0]}')
+  return manifest
+
+
+def latest(directory: str) -> tuple[int, dict[str, Any]] | None:
+  """Step and manifest (config, record, files) of the newest whole checkpoint, or None if there is none."""
+  folder = pathlib.Path(directory).absolute()
+  for step in _steps(folder):
+    try:
+      return step, _read_manifest(folder, step)
+    except (OSError, ValueError):
+      continue
+  return None
+
+
+def check_config(directory: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
+  """Refuses a checkpoint of another configuration.
+
+  Raises:
+    ConfigError: naming the fields that differ.
+  """
+  changed = config_differences(manifest['config'], config)
+  if changed:
+    raise ConfigError(f'--resume: {directory} was saved with other settings: {"; ".join(changed)}')
+
+
+def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[str], None]) -> Restored | None:
+  """Reads the newest checkpoint that is whole.
+
+  Args:
+    directory: the run's folder of checkpoints.
+    like: a state of the same structure.
+    config: the present run's configuration.
+    warn: told of each damaged or partial checkpoint that is skipped.
+
+  Returns:
+    What was saved, or None if saving one was never finished.
+
+  Raises:
+    ConfigError: if the checkpoint belongs to another configuration, naming the fields that differ.
+    CheckpointError: if there are finished checkpoints and all are damaged.
+  """
+  folder = pathlib.Path(directory).absolute()
+  steps = _steps(folder)
+  for step in steps:
+    path = folder / f'{step:012d}'
+    try:
+      manifest = _read_manifest(folder, step)
+    except (OSError, ValueError) as e:
+      warn(f'{path}: damaged or partial ({_first_line(e)}); skipped for the one before')
+      continue
+    check_config(str(path), manifest, config)
+    if not manifest['files']:
+      raise CheckpointError(f'{path}: that run had finished, and its arrays were removed')
+    return Restored(step, _read_state(path, like), manifest['record'])
+  if any(_has_manifest(folder, step) for step in steps):
+    raise CheckpointError(f'{folder}: no checkpoint there is whole')
+  return None
+
+
+def _read_state(path: pathlib.Path, like: Any) -> Any:
+  names = _named(like)
+  restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    args = ocp.args.PyTreeRestore(dict.fromkeys(names, 0), restore_args)
+    return _from_arrays(checkpointer.restore(path, args=args), like)

@@ -1,0 +1,50 @@
+"""What all figures share: colours, writing a picture, and the command that draws a run's figures again."""
+
+import io
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.common.files import write_atomically
+
+Row = dict[str, Any]  # of a table of results
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+BLUE, ORANGE, DARK, GREY = '#0072B2', '#D55E00', '#222222', '#777777'
+# All of theirs without yellow, which is too light for a line.
+COLOURS = (BLUE, ORANGE, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', DARK)
+MARKERS = 'osDvPXphd<>8H*'  # not ^, which is an unsolved seed
+LAST_FRAME_MS = 2500  # of animations
+
+
+def save_figure(path: str, content: Figure | bytes) -> str:
+  """Writes a file whole or not at all."""
+  if isinstance(content, Figure):
+    file = io.BytesIO()
+    FigureCanvasAgg(content).print_figure(file, format='png', dpi=150)
+    content = file.getvalue()
+  write_atomically(pathlib.Path(path), content)
+  return path
+
+
+def redraw(program: str, draw: Callable[[str], Sequence[str]], output_dir: str) -> None:
+  """Draws what belongs into a folder and prints the paths; trouble with its files is one line and exit status 1."""
+  try:
+    for path in draw(output_dir):
+      print(path)
+  except (OSError, ValueError) as error:
+    named = isinstance(error, OSError) and error.filename
+    print(f'{program}: {f"{error.filename}: {error.strerror}" if named else error}', file=sys.stderr)
+    sys.exit(1)
+
+
+def redraw_main(program: str, draw: Callable[[str], Sequence[str]]) -> None:
+  """`redraw` as a command with --output_dir."""
+  # Not at import: an experiment that draws has an --output_dir of its own.
+  flags.DEFINE_string('output_dir', None, 'Folder of a run, with its results.csv.', required=True)
+  app.run(lambda argv: redraw(program, draw, flags.FLAGS.output_dir))

@@ -1,0 +1,103 @@
+"""A run's settings and its folder."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from importlib import metadata
+from typing import Any
+
+from experiments.common.files import write_atomically
+from experiments.common.settings import config_differences, config_to_dict
+from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.config import ConfigError, field
+from hyperagent_jax.seeds import SEED_AXES
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Settings of a run that are not the agent's."""
+
+  agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
+  num_seeds: int = field(10, 'Seeds trained side by side.', low=1)
+  first_seed: int = field(0, 'The first of them; the others follow.', low=0)
+  eval_period: int = field(1_000, 'Interactions between evaluations.', low=1)
+  num_eval_episodes: int = field(100, 'Episodes of an evaluation.', low=1)
+  checkpoint_period: int = field(50_000, 'Interactions per seed between checkpoints.', low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+  """Settings that may differ when a run is resumed."""
+
+  output_dir: str = field('', "Folder of the run's files; by default a new one under runs/.")
+  resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
+  tensorboard: bool = field(True, 'Write TensorBoard events.')
+  figures: bool = field(True, 'Draw figures at the end.')
+  max_minutes: float = field(
+    0.0, 'Stop with a checkpoint at the first opportunity after so many minutes, to be resumed; 0: never.', low=0.0
+  )
+  seed_axis: str = field(
+    'auto',
+    'Whether the seeds of a device run one after the other or as one batch; auto: map on CPU, vmap elsewhere.',
+    choices=('auto', *SEED_AXES),
+  )
+  num_devices: int = field(
+    0, 'Devices to spread seeds over, of which as many serve as divide their number; 0: all.', low=0
+  )
+
+
+def open_folder(
+  output: OutputConfig, program: str, settings: dict[str, Any], results: str = 'results.csv'
+) -> pathlib.Path:
+  """The run's folder with its config.json; `results` are the files by which a run is known.
+
+  Raises:
+    ConfigError: if it holds another run's results and resume is off, or cannot be written.
+  """
+  default = pathlib.Path('runs') / f'{program}_{time.strftime("%Y%m%d_%H%M%S")}_{os.getpid()}'
+  folder = pathlib.Path(output.output_dir) if output.output_dir else default
+  if output.resume and not output.output_dir:
+    raise ConfigError('--resume: needs --output_dir, the folder of the run to go on with')
+  if output.resume and not folder.is_dir():
+    raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
+  if output.resume:
+    _check_settings(folder, settings)
+  if not output.resume and any(folder.glob(results)):
+    raise ConfigError(f'--output_dir={folder}: already holds a run; pass --resume to go on with it, or another folder')
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    if not output.resume:
+      text = json.dumps({**settings, 'versions': _versions()}, indent=2) + '\n'
+      write_atomically(folder / 'config.json', text.encode())
+  except OSError as e:
+    raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
+  return folder
+
+
+def _versions() -> dict[str, str]:
+  """Of what the numbers of a run depend on, as far as it is installed."""
+  versions = {}
+  for name in ('hyperagent_jax', 'jax', 'jaxlib', 'flax', 'optax', 'ale-py'):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  return versions
+
+
+def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
+  """Refuses to go on in the folder of a run with other settings."""
+  try:
+    old = json.loads((folder / 'config.json').read_bytes())
+  except (OSError, ValueError):
+    return  # checkpoints carry the settings too
+  old.pop('versions', None)  # a run may go on after an upgrade
+  changed = config_differences(old, json.loads(json.dumps(settings)))
+  if changed:
+    raise ConfigError(f'--resume: {folder} was started with other settings: {"; ".join(changed)}')
+
+
+def settings_of(*configs: Any) -> dict[str, Any]:
+  """All fields of several configurations, for config.json and to compare on resuming."""
+  return {k: v for c in configs for k, v in config_to_dict(c).items()}

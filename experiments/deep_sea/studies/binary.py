@@ -1,0 +1,70 @@
+"""The whole DeepSea study, or part of it: runs what is missing, writes tables and draws figures.
+
+    python -m experiments.deep_sea.studies --output_dir=runs/studies            # all of it: hours
+    python -m experiments.deep_sea.studies --study=index_dim,sigma              # two figures
+    python -m experiments.deep_sea.studies --reduced                            # a small version of all: minutes
+
+The same command goes on where the last one stopped.
+"""
+
+import contextlib
+import fcntl
+import pathlib
+import time
+from collections.abc import Iterator
+
+from absl import flags
+
+from experiments.common.cli import start_main
+from experiments.deep_sea.studies.figures import draw_study
+from experiments.deep_sea.studies.registry import STUDIES
+from experiments.deep_sea.studies.study import run_study
+from hyperagent_jax.config import ConfigError
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """The flags of this binary."""
+  flags.DEFINE_list('study', ['all'], f'Which: all, or of {", ".join(STUDIES)}.', flag_values=flag_values)
+  flags.DEFINE_string('output_dir', 'runs/studies', 'Folder of tables, figures and runs.', flag_values=flag_values)
+  flags.DEFINE_bool('reduced', False, 'Fewer settings, smaller sizes, fewer seeds.', flag_values=flag_values)
+  flags.DEFINE_float('max_minutes', 0.0, 'Stop after so long, to go on later; 0: never.', flag_values=flag_values)
+
+
+@contextlib.contextmanager
+def only_one(folder: pathlib.Path) -> Iterator[None]:
+  """Holds a folder, in which two studies at once would delete each other's young runs.
+
+  Raises:
+    ConfigError: if another process holds it.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / '.lock').open('w') as lock:  # which a process gives back when it ends, however it ends
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ConfigError(f'--output_dir={folder}: another study is at work there') from None
+    yield
+
+
+def main() -> None:
+  """Runs the studies asked for, one after the other."""
+  values = flags.FLAGS
+  names = list(STUDIES) if values.study == ['all'] else values.study
+  for name in names:
+    if name not in STUDIES:
+      raise ConfigError(f'--study={name}: must be all, or of {", ".join(STUDIES)}')
+  if values.max_minutes < 0:
+    raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0')
+  deadline = time.monotonic() + 60 * values.max_minutes if values.max_minutes else float('inf')
+  folder = pathlib.Path(values.output_dir)
+  with only_one(folder):
+    for name in names:
+      study = STUDIES[name]
+      table = run_study(study, folder, values.reduced, deadline)
+      print(draw_study(study, table, str(folder / f'{name}.png')), flush=True)
+
+
+def start() -> None:
+  """Runs the binary with the flags of the command line."""
+  define_flags()
+  start_main(main, 'studies')

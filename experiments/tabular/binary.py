@@ -1,0 +1,87 @@
+"""Studies of the tabular theory: random MDPs, exact regret; a CSV table and a figure of each.
+
+The sizes that are flags are those of `regret`, `tuning`, `index_dim` (random MDPs), `perturbation`, `computation` and,
+but for what it varies, `scaling`; the other studies have their own, and take --num_mdps as their number of runs.
+
+python -m experiments.tabular                                # all of them
+python -m experiments.tabular --study=regret,posterior       # two
+python -m experiments.tabular --reduced                      # a small version of each: minutes
+"""
+
+import pathlib
+import time
+
+from absl import flags
+
+from experiments.common.cli import start_main
+from experiments.common.devices import make_devices
+from experiments.common.plotting import save_figure
+from experiments.common.progress import format_duration
+from experiments.common.settings import config_from_flags, define_config_flags
+from experiments.tabular.registry import STUDIES
+from experiments.tabular.study import REDUCED, TabularConfig, read_rows, write_rows
+from hyperagent_jax import config
+from hyperagent_jax.config import ConfigError
+from hyperagent_jax.seeds import num_cores
+
+
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """The flags of this binary."""
+  flags.DEFINE_list('study', ['all'], f'Which: all, or of {", ".join(STUDIES)}.', flag_values=flag_values)
+  flags.DEFINE_string('output_dir', 'runs/tabular', 'Folder of tables and figures.', flag_values=flag_values)
+  flags.DEFINE_bool('reduced', False, 'Fewer MDPs, episodes and settings.', flag_values=flag_values)
+  flags.DEFINE_bool('redraw', False, 'Only draw again from the tables in --output_dir.', flag_values=flag_values)
+  define_config_flags(TabularConfig(), flag_values)
+
+
+def studies_of(names: list[str]) -> list[str]:
+  """The studies that are asked for, each once.
+
+  Raises:
+    ConfigError: if there is none of a name.
+  """
+  for name in names:
+    if name not in ('all', *STUDIES):
+      raise ConfigError(f'--study={name}: must be all, or of {", ".join(STUDIES)}')
+  return [name for name in STUDIES if name in names or 'all' in names]
+
+
+def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> TabularConfig:
+  """The flags as validated settings.
+
+  Raises:
+    ConfigError: on the first that cannot be used.
+  """
+  settings = config_from_flags(REDUCED if flag_values.reduced else TabularConfig(), flag_values)
+  config.validate_fields(settings)
+  return settings
+
+
+def main() -> None:
+  """Runs the studies asked for, one after the other."""
+  values = flags.FLAGS
+  names, settings = studies_of(values.study), read_settings()
+  if not names:
+    raise ConfigError(f'--study=: must be all, or of {", ".join(STUDIES)}')
+  folder = pathlib.Path(values.output_dir)
+  folder.mkdir(parents=True, exist_ok=True)
+  make_devices(0, num_cores())
+  for name in names:
+    study, table = STUDIES[name], folder / f'{name}.csv'
+    print(f'{name}: {study.title}', flush=True)
+    start = time.monotonic()
+    if not values.redraw:
+      write_rows(table, study.columns, study.run(settings, values.reduced))
+    try:
+      rows = read_rows(table, study.columns)  # what is drawn and told is what is in the file
+    except ValueError as e:
+      raise ConfigError(str(e)) from None
+    print(study.tell(rows))
+    save_figure(str(folder / f'{name}.png'), study.draw(rows))
+    print(f'{table} and {name}.png  {format_duration(time.monotonic() - start)}\n', flush=True)
+
+
+def start() -> None:
+  """Runs the binary with the flags of the command line."""
+  define_flags()
+  start_main(main, 'tabular')
