@@ -26,7 +26,7 @@ from hyperagent_jax.types import (
   from_dm_env,
 )
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 __all__ = [
   'ActOutput',
