@@ -91,7 +91,7 @@ def test_aggregates_keep_leading_axes(aggregate):
 
 @pytest.mark.parametrize('method', ['HyperAgent', 'DDQN-dagger'])
 def test_published_games_give_the_published_aggregates(method):
-  with (resources.files('hyperagent_jax.data') / 'atari_aggregate.csv').open() as file:
+  with (resources.files('hyperagent_jax.scores.data') / 'atari_aggregate.csv').open() as file:
     row = {row['method']: row for row in csv.DictReader(file)}[method]
   games = published(method.lower().replace('-', '_'), 'suite26')
   # Exact up to the two decimals of the paper's table.

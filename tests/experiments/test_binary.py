@@ -192,7 +192,7 @@ def in_process(monkeypatch, capsys, *arguments):
     flags.FLAGS[name].unparse()
   monkeypatch.setattr(sys, 'argv', ['deep_sea', *arguments])
   with pytest.raises(SystemExit) as e:
-    deep_sea.run_lib.start_main(deep_sea.main, 'deep_sea')
+    deep_sea.start_main(deep_sea.main, 'deep_sea')
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   return e.value.code

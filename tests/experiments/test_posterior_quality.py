@@ -121,9 +121,9 @@ def test_sampled_gradients_approach_the_exact_one():
   assert error < 0.5 * laws.where(table, num_indices=100)['relative_error'].mean()
 
 
-def test_write_table_keeps_it_small(tmp_path, monkeypatch):
+def test_write_sample_keeps_it_small(tmp_path, monkeypatch):
   monkeypatch.setattr(quality, 'MAX_ROWS', 3)
-  quality.write_table(tmp_path / 't.csv', {'a': np.arange(9), 'b': np.full(9, 1 / 3), 'c': np.zeros(9)}, ('a', 'b'))
+  quality.write_sample(tmp_path / 't.csv', {'a': np.arange(9), 'b': np.full(9, 1 / 3), 'c': np.zeros(9)}, ('a', 'b'))
   rows = read_table(str(tmp_path / 't.csv'), ('a', 'b'))
   assert len(rows) == 3 and rows[0]['b'] == '0.3333' and 'c' not in rows[0]
   assert [int(row['a']) for row in rows] == sorted(int(row['a']) for row in rows)
