@@ -35,7 +35,7 @@ bench: $(READY)  ## measures throughput, part by part
 	$(BIN)/python -m benchmarks.atari
 	$(BIN)/python -m benchmarks.bsuite
 
-$(READY): requirements.txt setup.py
+$(READY): requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt

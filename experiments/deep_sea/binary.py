@@ -8,8 +8,9 @@ seed is solved when all of them end in the treasure's corner.
 
 from collections.abc import Callable
 
-from experiments.common.cli import Signals, start_main
+from experiments.common.cli import Signals, check_installed, start_main
 from experiments.common.devices import set_num_devices
+from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
 from experiments.common.runs import open_folder
 from experiments.common.task import Files
@@ -18,19 +19,17 @@ from experiments.deep_sea.report import table, write_summary
 from experiments.deep_sea.settings import define_flags, read_settings, to_dict
 from experiments.deep_sea.snapshots import Snapshots
 from experiments.deep_sea.training import COLUMNS, task_name, train_size
-from hyperagent_jax.config import ConfigError
 
 
 def import_figures() -> Callable[[str], list[str]]:
   """`figures.draw_all`, looked up before training so that a missing package is known before.
 
   Raises:
-    ConfigError: if matplotlib or pillow is not installed.
+    ConfigError: if what draws is not installed.
   """
-  try:
-    from experiments.deep_sea import figures
-  except ImportError as e:
-    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  check_installed('figures', DRAWING)
+  from experiments.deep_sea import figures
+
   return figures.draw_all
 
 
