@@ -12,6 +12,7 @@ from experiments.atari.report import aggregate_table, game_table, published_tabl
 from experiments.atari.settings import define_flags, read_settings
 from experiments.atari.training import COLUMNS, check_memory, train_games
 from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
@@ -37,6 +38,7 @@ def main() -> None:
   """Trains all games in turn, prints the tables and draws the figures."""
   s = read_settings()
   draw = import_figures() if s.output.figures else None
+  keep_compiled(s.output.compilation_cache_dir)
   set_num_devices(s.output.num_devices, s.run.num_seeds)
   check_memory(s)
   settings = s.to_dict()

@@ -24,6 +24,7 @@ from experiments.bsuite.settings import (
 from experiments.bsuite.training import Place, Times, batches, train_batches, unfinished
 from experiments.common import agents
 from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import make_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress, format_duration
@@ -74,6 +75,7 @@ def main() -> None:
     unread = {name for name in ('seed_axis', 'num_devices', 'checkpoint_minutes') if values[name].present}
     refuse_unread(unread, frozenset(), '--driver=host')
   ids = without_mnist_if_missing(ids_of(values.bsuite_id, values.every), run.mnist_dir)
+  keep_compiled(output.compilation_cache_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))
   for batch in todo:

@@ -9,6 +9,7 @@ seed is solved when all of them end in the treasure's corner.
 from collections.abc import Callable
 
 from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
@@ -37,6 +38,7 @@ def main() -> None:
   """Trains all sizes in turn, prints the table and draws the figures."""
   agent_configs, run, output, env = read_settings()
   draw_all = import_figures() if output.figures else None
+  keep_compiled(output.compilation_cache_dir)
   set_num_devices(output.num_devices, run.num_seeds)
   settings = to_dict(agent_configs, run, env)
   folder = open_folder(output, 'deep_sea', settings)
