@@ -52,4 +52,5 @@ def redraw_main(program: str, draw: Callable[[str], Sequence[str]]) -> None:
   """`redraw` as a command with --output_dir."""
   # Not at import: an experiment that draws has an --output_dir of its own.
   flags.DEFINE_string('output_dir', None, 'Folder of a run, with its results.csv.', required=True)
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['output_dir'])  # so that --help lists it
   app.run(lambda argv: redraw(program, draw, flags.FLAGS.output_dir))
