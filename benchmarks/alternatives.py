@@ -90,13 +90,13 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
 def prior_in_update(config: ha.HyperAgentConfig) -> ha.Network:
   """A network whose prior is evaluated whenever it is needed: neither in a table nor remembered in replay."""
   # With this claim the agent remembers nothing, and calls `cache`, which is the prior network.
-  return ha.make_network(config, num_actions=2)._replace(caches_in_table=True)
+  return ha.make_network(config, num_actions=2)._replace(remember_prior=False)
 
 
 def two_forwards(setup: Setup, learner: ha.LearnerState, batch: Transition, index_t: Array) -> tuple[Array, Any]:
   """Loss and gradient as in `update`: the online network is applied to s' and, with a gradient, to s."""
   y0 = parts.batch_targets(setup, learner, batch, index_t)
-  return jax.value_and_grad(lambda p: parts.batch_loss(setup, p, learner.prior, batch, y0))(learner.params)
+  return jax.value_and_grad(lambda p: parts.batch_loss(setup, p, learner.prior_params, batch, y0))(learner.params)
 
 
 def one_forward(setup: Setup, learner: ha.LearnerState, batch: Transition, index_t: Array) -> tuple[Array, Any]:
@@ -105,7 +105,7 @@ def one_forward(setup: Setup, learner: ha.LearnerState, batch: Transition, index
   second_moment = ha.make_reference(config.reference_distribution, config.index_dim).second_moment
   num = batch.a_tm1.shape[0]
   observations = jnp.concatenate([batch.o_tm1, batch.o_t])
-  prior_q = jax.vmap(network.cache, in_axes=(None, 0))(learner.prior, observations)
+  prior_q = jax.vmap(network.prior_q, in_axes=(None, 0))(learner.prior_params, observations)
   hyper_q = jax.vmap(network.hyper_q, in_axes=(None, 0, 0))
   prior_t = jax.tree.map(lambda x: x[num:], prior_q)
 

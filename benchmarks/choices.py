@@ -142,7 +142,7 @@ def prior_study() -> list[Comparison]:
 
 def _prior_bytes(setup: Setup, remembers: bool) -> int:
   config = _config(setup.config.grid_size, prior_storage='replay' if remembers else 'table')
-  return memory.replay_bytes(config) + timing.num_bytes(ha.select_seed(setup.state, 0).learner.prior)
+  return memory.replay_bytes(config) + timing.num_bytes(ha.select_seed(setup.state, 0).learner.prior_params)
 
 
 # ------------------------------------------------------------------------------------------------------ optimizer

@@ -34,8 +34,8 @@ def replay_bytes(config: ha.HyperAgentConfig, num_transitions: int = 1_000_000) 
     _, timestep = environment.reset(None, key)
     params, prior = network.init(key, timestep.observation)
     del params
-    prior_q = None if network.caches_in_table else network.cache(prior, timestep.observation)
-    batched = jax.tree.map(lambda x: x[None], (timestep, jnp.int32(0), ha.Extras(prior=prior_q)))
+    prior_q = network.prior_q(prior, timestep.observation) if network.remember_prior else None
+    batched = jax.tree.map(lambda x: x[None], (timestep, jnp.int32(0), ha.Extras(prior_q=prior_q)))
     return replay.init(*batched)
 
   return timing.num_bytes(jax.eval_shape(init, jax.random.key(0)))

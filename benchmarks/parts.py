@@ -91,9 +91,9 @@ def sample(setup: Setup, inputs: Inputs) -> Part:
   return body, first, (inputs.state.carry.replay, inputs.learning.replay)
 
 
-def prior_of(setup: Setup, learner_prior: Any, observation: Any, extras: Any) -> ha.HyperQ:
+def prior_of(setup: Setup, prior_params: Any, observation: Any, extras: Any) -> ha.HyperQ:
   """The prior's part of a value: from replay where it is kept there."""
-  return setup.network.cache(learner_prior, observation) if extras.prior is None else extras.prior
+  return setup.network.prior_q(prior_params, observation) if extras.prior_q is None else extras.prior_q
 
 
 def batch_targets(setup: Setup, learner: ha.LearnerState, batch: ha.Transition, index_t: Array) -> Array:
@@ -101,7 +101,7 @@ def batch_targets(setup: Setup, learner: ha.LearnerState, batch: ha.Transition, 
   network, quantile = setup.network, setup.config.optimism_quantile
 
   def one(transition: ha.Transition, index: Array) -> Array:
-    prior_q = prior_of(setup, learner.prior, transition.o_t, transition.extras_t)
+    prior_q = prior_of(setup, learner.prior_params, transition.o_t, transition.extras_t)
     q_value = network.hyper_q(learner.target_params, transition.o_t, prior_q).at(index)
     q_selector = network.hyper_q(learner.params, transition.o_t, prior_q).at(index)
     return losses.bootstrap_target(transition.r_t, transition.discount_t, q_value, q_selector, quantile)
@@ -139,7 +139,7 @@ def loss(setup: Setup, inputs: Inputs) -> Part:
   def body(i: Array, carry: Array, data: Any) -> Array:
     learner, batches = data
     batch = pick(batches, i, carry)
-    return batch_loss(setup, learner.params, learner.prior, batch, batch.r_t)
+    return batch_loss(setup, learner.params, learner.prior_params, batch, batch.r_t)
 
   return body, jnp.zeros(()), (inputs.state.learner, inputs.batches)
 
@@ -150,7 +150,7 @@ def gradient(setup: Setup, inputs: Inputs) -> Part:
   def body(i: Array, carry: Any, data: Any) -> Any:
     learner, batches = data
     batch = pick(batches, i, carry[0])
-    return jax.value_and_grad(lambda p: batch_loss(setup, p, learner.prior, batch, batch.r_t))(learner.params)
+    return jax.value_and_grad(lambda p: batch_loss(setup, p, learner.prior_params, batch, batch.r_t))(learner.params)
 
   return body, (jnp.zeros(()), inputs.state.learner.params), (inputs.state.learner, inputs.batches)
 
@@ -169,7 +169,7 @@ def optimizer(setup: Setup, inputs: Inputs) -> Part:
     return optax.apply_updates(params, updates), opt_state
 
   batch = jax.tree.map(lambda x: x[0], inputs.batches)
-  grads = jax.jit(jax.grad(lambda p: batch_loss(setup, p, learner.prior, batch, batch.r_t)))(learner.params)
+  grads = jax.jit(jax.grad(lambda p: batch_loss(setup, p, learner.prior_params, batch, batch.r_t)))(learner.params)
   return body, (learner.params, learner.opt_state), (grads, jnp.linspace(0.5, 1.5, BLOCK))
 
 

@@ -2,6 +2,7 @@
 
 from hyperagent_jax import envs, losses, presets, scores
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
+from hyperagent_jax.build import make, make_replay_for
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.distributions import make_perturbation, make_reference
 from hyperagent_jax.envs.adapters import IntegerObservations, JaxEnvironment
@@ -10,7 +11,7 @@ from hyperagent_jax.evaluation import make_evaluator
 from hyperagent_jax.host import HostAgent, run_loop
 from hyperagent_jax.networks import frame_layout, make_network
 from hyperagent_jax.optimizers import clipped_adam
-from hyperagent_jax.replay import make_replay
+from hyperagent_jax.replay import Replay, make_replay, stored_rows
 from hyperagent_jax.runner import Runner, RunnerState, make_runner, select_seed, steps_for
 from hyperagent_jax.types import (
   ActorState,
@@ -42,6 +43,7 @@ __all__ = [
   'JaxEnvironment',
   'LearnerState',
   'Network',
+  'Replay',
   'Runner',
   'RunnerState',
   'TimeStep',
@@ -51,6 +53,7 @@ __all__ = [
   'frame_layout',
   'from_dm_env',
   'losses',
+  'make',
   'make_deep_sea',
   'make_evaluator',
   'make_hyperagent',
@@ -59,10 +62,12 @@ __all__ = [
   'make_perturbation',
   'make_reference',
   'make_replay',
+  'make_replay_for',
   'make_runner',
   'presets',
   'run_loop',
   'scores',
   'select_seed',
   'steps_for',
+  'stored_rows',
 ]

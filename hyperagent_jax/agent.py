@@ -6,6 +6,7 @@ paper's; the formulas are in the README.
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -34,7 +35,7 @@ from hyperagent_jax.types import (
 class ActDraws(NamedTuple):
   """All the random numbers of one `act`."""
 
-  index: Array  # [K, M] followed from now on, if this step redraws
+  xi: Array  # [K, M] followed from now on, if this step redraws
   redraw: Array  # [] uniform in [0, 1): redraws where below 1 - gamma
   noise: Array | None  # [M] perturbation z, or [M, M] a block of them, or None where sigma is 0
 
@@ -42,7 +43,7 @@ class ActDraws(NamedTuple):
 class UpdateDraws(NamedTuple):
   """All the random numbers of one `update`."""
 
-  index: Array | None  # [B, N, M] update indices, None for the exact expectation
+  xi: Array | None  # [B, N, M] update indices, None for the exact expectation
   index_t: Array | None  # [B, K, M] independent target indices, None for dependent ones
 
 
@@ -75,10 +76,10 @@ def redraws(config: HyperAgentConfig, timestep: TimeStep, uniform: Array, evalua
   return new
 
 
-def initial_state(params: Params, prior: Params, opt_state: Any) -> LearnerState:
+def initial_state(params: Params, prior_params: Params, opt_state: Any) -> LearnerState:
   """A learner that has not learnt yet."""
   # A copy: state that is donated must not alias.
-  return LearnerState(params, prior, jax.tree.map(jnp.copy, params), opt_state, jnp.zeros((), jnp.int32))
+  return LearnerState(params, prior_params, jax.tree.map(jnp.copy, params), opt_state, jnp.zeros((), jnp.int32))
 
 
 def with_copied_target(learner: LearnerState, period: int) -> LearnerState:
@@ -86,6 +87,30 @@ def with_copied_target(learner: LearnerState, period: int) -> LearnerState:
   copies = learner.num_updates % period == 0
   target_params = jax.lax.cond(copies, lambda: learner.params, lambda: learner.target_params)
   return learner._replace(target_params=target_params)
+
+
+def assert_one_step(timestep: TimeStep) -> None:
+  """Refuses, while a program is traced, a time step that is not a single one."""
+  chex.assert_rank(
+    [timestep.step_type, timestep.reward, timestep.discount],
+    0,
+    custom_message='act takes one time step, with step_type, reward and discount of shape []; vmap it over several',
+  )
+
+
+def assert_batch(batch: Transition) -> None:
+  """Refuses, while a program is traced, what is no mini-batch: `update` takes transitions [B, ...]."""
+  chex.assert_rank(
+    [batch.a_tm1, batch.r_t, batch.discount_t],
+    1,
+    custom_message='update takes a mini-batch, with a_tm1, r_t and discount_t of shape [B]',
+  )
+  chex.assert_equal_shape([batch.a_tm1, batch.r_t, batch.discount_t])
+  chex.assert_type(batch.a_tm1, int, custom_message='a_tm1 must be whole numbers')
+  chex.assert_type([batch.r_t, batch.discount_t], float, custom_message='r_t and discount_t must be floats')
+  chex.assert_tree_shape_prefix(
+    (batch.o_tm1, batch.o_t), batch.a_tm1.shape, custom_message='observations must have the leading axis [B]'
+  )
 
 
 def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, config: HyperAgentConfig) -> Agent:
@@ -112,72 +137,81 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
   # ------------------------------------------------------------------------------------------------------------ init
 
   def init(key: PRNGKey, observation: Array) -> LearnerState:
-    params, prior = network.init(key, observation)
-    return initial_state(params, prior, optimizer.init(params))
+    params, prior_params = network.init(key, observation)
+    return initial_state(params, prior_params, optimizer.init(params))
 
   def init_actor(key: PRNGKey) -> ActorState:
-    index = reference.sample(key, config.act_num_indices)
+    xi = reference.sample(key, config.act_num_indices)
     noise_block = jnp.zeros((dim, dim)) if noise_in_blocks else None
-    return ActorState(index, noise_block, jnp.zeros((), jnp.int32))
+    return ActorState(xi, noise_block, jnp.zeros((), jnp.int32))
 
   # ------------------------------------------------------------------------------------------------------------- act
 
   def followed(q: HyperQ, indices: Array) -> Array:
     """[K, A]: action values under the indices [K, M], or [1, A]: their supremum over all indices (Eq. 8, K -> oo)."""
-    return q.supremum(reference.radius)[None] if config.optimism == 'supremum' else q.at(indices)
+    if config.optimism == 'sampled':
+      return q.at(indices)
+    assert reference.radius is not None, 'validate refuses a supremum over distributions that are on no sphere'
+    return q.supremum(reference.radius)[None]
 
   def draw_act(key: PRNGKey) -> ActDraws:
-    key_index, key_redraw, key_noise = jax.random.split(key, 3)
+    key_xi, key_redraw, key_noise = jax.random.split(key, 3)
     noise = None
     if noise_in_blocks:
       noise = haar_orthogonal(key_noise, dim)
     elif config.sigma > 0:
       noise = perturbation.sample(key_noise, 1)[0]
-    return ActDraws(reference.sample(key_index, config.act_num_indices), jax.random.uniform(key_redraw), noise)
+    return ActDraws(reference.sample(key_xi, config.act_num_indices), jax.random.uniform(key_redraw), noise)
 
   def next_noise(actor: ActorState, draws: ActDraws) -> tuple[Array | None, Array | None]:
     """The actor's block of perturbations and this transition's z; orthogonal ones are dealt row by row."""
     if not noise_in_blocks:
       return actor.noise_block, draws.noise
+    assert draws.noise is not None and actor.noise_block is not None
     row = actor.num_acts % dim
     block = jnp.where(row == 0, draws.noise, actor.noise_block)
     return block, block[row]
 
   def act(
-    learner: LearnerState, actor: ActorState, timestep: TimeStep, key: PRNGKey | ActDraws, evaluation: bool = False
+    learner: LearnerState,
+    actor: ActorState,
+    timestep: TimeStep,
+    key_or_draws: PRNGKey | ActDraws,
+    evaluation: bool = False,
   ) -> tuple[ActorState, ActOutput]:
-    draws = key if isinstance(key, ActDraws) else draw_act(key)
-    index = jnp.where(redraws(config, timestep, draws.redraw, evaluation), draws.index, actor.index)  # [K, M]
+    draws = key_or_draws if isinstance(key_or_draws, ActDraws) else draw_act(key_or_draws)
+    assert_one_step(timestep)
+    xi = jnp.where(redraws(config, timestep, draws.redraw, evaluation), draws.xi, actor.xi)  # [K, M]
     noise_block, noise = next_noise(actor, draws)
-    prior_q = network.cache(learner.prior, timestep.observation)
-    q = followed(network.hyper_q(learner.params, timestep.observation, prior_q), index)  # [K, A]
+    prior_q = network.prior_q(learner.prior_params, timestep.observation)
+    q = followed(network.hyper_q(learner.params, timestep.observation, prior_q), xi)  # [K, A]
     # K = 1 is Thompson sampling, K > 1 optimistic index sampling (Eq. 8).
     action = jnp.argmax(losses.optimistic(q, config.optimism_quantile)).astype(jnp.int32)
-    extras = Extras(noise=noise, prior=None if network.caches_in_table else prior_q)
-    return ActorState(index, noise_block, actor.num_acts + 1), ActOutput(action, extras)
+    extras = Extras(noise=noise, prior_q=prior_q if network.remember_prior else None)
+    return ActorState(xi, noise_block, actor.num_acts + 1), ActOutput(action, extras)
 
   # ---------------------------------------------------------------------------------------------------------- update
 
   def draw_update(key: PRNGKey, batch_size: int) -> UpdateDraws:
-    key_index, key_target = jax.random.split(key)
+    key_xi, key_target = jax.random.split(key)
     num, k = config.num_update_indices, config.target_num_indices
-    index = index_t = None
+    xi = index_t = None
     if num:
-      index = reference.sample(key_index, batch_size * num).reshape(batch_size, num, dim)
+      xi = reference.sample(key_xi, batch_size * num).reshape(batch_size, num, dim)
     if config.target_index == 'independent':
       num_targets = batch_size if config.target_resampling == 'state_dependent' else 1
       drawn = reference.sample(key_target, num_targets * k).reshape(num_targets, k, dim)
       index_t = jnp.broadcast_to(drawn, (batch_size, k, dim))
-    return UpdateDraws(index, index_t)
+    return UpdateDraws(xi, index_t)
 
-  def cached(prior: Params, observation: Array, extras: Any) -> HyperQ:
+  def prior_q_of(prior_params: Params, observation: Array, extras: Any) -> HyperQ:
     """The prior's part of a state's value: remembered with the step, or evaluated here."""
-    remembered = getattr(extras, 'prior', None)
-    return network.cache(prior, observation) if remembered is None else remembered
+    remembered = getattr(extras, 'prior_q', None)
+    return network.prior_q(prior_params, observation) if remembered is None else remembered
 
-  def target(learner: LearnerState, transition: Transition, index: Array | None, index_t: Array | None) -> Array:
+  def target(learner: LearnerState, transition: Transition, xi: Array | None, index_t: Array | None) -> Array:
     """y0 of one transition: [] with an independent target index, [N] with dependent ones (Eq. 3, 9)."""
-    prior_q = cached(learner.prior, transition.o_t, transition.extras_t)
+    prior_q = prior_q_of(learner.prior_params, transition.o_t, transition.extras_t)
     q_t_target = network.hyper_q(learner.target_params, transition.o_t, prior_q)
     q_t_selector = network.hyper_q(learner.params, transition.o_t, prior_q) if config.double_q else q_t_target
 
@@ -186,20 +220,23 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
       r_t, discount_t = transition.r_t, transition.discount_t
       return losses.bootstrap_target(r_t, discount_t, q_value, q_selector, config.optimism_quantile)
 
-    return jax.vmap(at)(index[:, None, :]) if index_t is None else at(index_t)
+    if index_t is not None:
+      return at(index_t)
+    assert xi is not None, 'dependent target indices are the update indices, which are then drawn'
+    return jax.vmap(at)(xi[:, None, :])
 
-  def loss(params: Params, prior: Params, transition: Transition, y0: Array, index: Array | None) -> Array:
+  def loss(params: Params, prior_params: Params, transition: Transition, y0: Array, xi: Array | None) -> Array:
     """The TD loss of one transition (Eq. 2-3), over sampled indices or in expectation."""
-    prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
+    prior_q = prior_q_of(prior_params, transition.o_tm1, transition.extras_tm1)
     q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
     noise = transition.extras_tm1.noise if config.sigma > 0 else None
     if config.sigma > 0 and noise is None:
       raise ValueError(f'sigma={config.sigma}: extras_tm1.noise is None, but the loss needs the perturbation')
-    if index is None:
+    if xi is None:
       v, mean = reference.second_moment, reference.mean
       return losses.exact_td_loss(q_tm1, transition.a_tm1, y0, v, mean, noise, config.sigma)
-    targets = jnp.broadcast_to(y0, index.shape[:1])
-    return losses.sampled_td_loss(q_tm1, transition.a_tm1, targets, index, noise, config.sigma)
+    targets = jnp.broadcast_to(y0, xi.shape[:1])
+    return losses.sampled_td_loss(q_tm1, transition.a_tm1, targets, xi, noise, config.sigma)
 
   def regularization(params: Params, replay_size: Array | None) -> Array | float:
     """(beta / |D|) R (Eq. 4)."""
@@ -210,31 +247,32 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
     scale = config.beta / jnp.maximum(replay_size, 1).astype(jnp.float32)
     return scale * network.regularizer(params, reference.mean, reference.second_moment)
 
-  def gradient_penalty(params: Params, prior: Params, batch: Transition, index: Array | None) -> Array | float:
+  def gradient_penalty(params: Params, prior_params: Params, batch: Transition, xi: Array | None) -> Array | float:
     """Weighted |d/d(params) of (1/B) sum_b E_xi Q(s_b, a_b, xi)|^2, as the published code has it for Atari."""
     if config.gradient_penalty == 0:
       return 0.0
 
-    def value(params: Params, transition: Transition, index: Array | None) -> Array:
-      prior_q = cached(prior, transition.o_tm1, transition.extras_tm1)
+    def value(params: Params, transition: Transition, xi: Array | None) -> Array:
+      prior_q = prior_q_of(prior_params, transition.o_tm1, transition.extras_tm1)
       q_tm1 = network.hyper_q(params, transition.o_tm1, prior_q)
-      index_mean = jnp.full((dim,), reference.mean) if index is None else jnp.mean(index, axis=0)
+      index_mean = jnp.full((dim,), reference.mean) if xi is None else jnp.mean(xi, axis=0)
       mean, factor = losses.perturbed(q_tm1, transition.a_tm1, None, 0.0)
       return mean + jnp.sum(factor * index_mean)
 
-    mean_value = lambda params: jnp.mean(jax.vmap(value, in_axes=(None, 0, 0))(params, batch, index))
+    mean_value = lambda params: jnp.mean(jax.vmap(value, in_axes=(None, 0, 0))(params, batch, xi))
     return config.gradient_penalty * jnp.square(optax.tree.norm(jax.grad(mean_value)(params)))
 
   def update(
-    learner: LearnerState, batch: Transition, key: PRNGKey | UpdateDraws, replay_size: Array | None = None
+    learner: LearnerState, batch: Transition, key_or_draws: PRNGKey | UpdateDraws, replay_size: Array | None = None
   ) -> tuple[LearnerState, dict[str, Array]]:
-    draws = key if isinstance(key, UpdateDraws) else draw_update(key, batch.a_tm1.shape[0])
+    assert_batch(batch)
+    draws = key_or_draws if isinstance(key_or_draws, UpdateDraws) else draw_update(key_or_draws, batch.a_tm1.shape[0])
     learner = with_copied_target(learner, config.target_period)
-    y0 = jax.vmap(target, in_axes=(None, 0, 0, 0))(learner, batch, draws.index, draws.index_t)  # [B] or [B, N]
+    y0 = jax.vmap(target, in_axes=(None, 0, 0, 0))(learner, batch, draws.xi, draws.index_t)  # [B] or [B, N]
 
     def batch_loss(params: Params) -> Array:
-      each = jax.vmap(loss, in_axes=(None, None, 0, 0, 0))(params, learner.prior, batch, y0, draws.index)  # [B]
-      penalty = gradient_penalty(params, learner.prior, batch, draws.index)
+      each = jax.vmap(loss, in_axes=(None, None, 0, 0, 0))(params, learner.prior_params, batch, y0, draws.xi)  # [B]
+      penalty = gradient_penalty(params, learner.prior_params, batch, draws.xi)
       return jnp.mean(each) + regularization(params, replay_size) + penalty
 
     value, grads = jax.value_and_grad(batch_loss)(learner.params)
@@ -245,7 +283,7 @@ def make_hyperagent(network: Network, optimizer: optax.GradientTransformation, c
 
   def posterior(learner: LearnerState, observation: Array) -> Posterior:
     """Mean [A] and standard deviation [A] of all action values of a state, in closed form."""
-    q = network.hyper_q(learner.params, observation, network.cache(learner.prior, observation))
+    q = network.hyper_q(learner.params, observation, network.prior_q(learner.prior_params, observation))
     # With f the factor: E <f, xi> = E[xi_1] sum(f), and E <f, xi>^2 = v |f|^2.
     shift = reference.mean * jnp.sum(q.factor, axis=-1)
     variance = reference.second_moment * jnp.sum(jnp.square(q.factor), axis=-1) - jnp.square(shift)

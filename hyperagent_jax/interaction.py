@@ -5,15 +5,14 @@ on the seed, the number of the step and the purpose only: never on the driver, t
 """
 
 import enum
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.replay import Replay, ReplayState
-from hyperagent_jax.types import Agent, Array, LearnerState, PRNGKey, TimeStep, tree_index
+from hyperagent_jax.replay import REPLAY_AXES, Replay, ReplayState
+from hyperagent_jax.types import LEARNER_AXES, Agent, Array, LearnerState, PRNGKey, TimeStep, tree_index
 
 
 class Stream(enum.IntEnum):
@@ -62,21 +61,92 @@ class Carry(NamedTuple):
   action: Array  # [E] chosen in the latest time step, which is already in replay
 
 
+# Which arrays carry the axis of seeds, as in `types.LEARNER_AXES`.
+CARRY_AXES: Any = Carry(LEARNER_AXES, REPLAY_AXES, 0, cast(Array, 0))
+
+
+class UpdateSchedule(NamedTuple):
+  """When an agent learns: `num_updates` updates after every time step whose number is a multiple of `period`."""
+
+  period: int
+  num_updates: int
+
+  def is_due(self, step: Array | int) -> Array | bool:
+    """Whether updates follow time step number `step`."""
+    return step % self.period == 0
+
+  def num_updates_before(self, step: Array | int) -> Array | int:
+    """Updates that follow the time steps 0 ... step - 1."""
+    return -(-step // self.period) * self.num_updates
+
+
+class Start(Protocol):
+  """Begins a run."""
+
+  def __call__(self, key: PRNGKey, timestep: TimeStep, /) -> Carry:
+    """Returns fresh state in which the first time step [E] has been acted in and remembered."""
+
+
+class DrawLearning(Protocol):
+  """Draws for the updates after a time step."""
+
+  def __call__(self, key: PRNGKey, step: Array | int, /) -> LearningDraws:
+    """Returns the draws of time step number `step` under a seed's key."""
+
+
+class DrawActing(Protocol):
+  """Draws for acting in a time step."""
+
+  def __call__(self, key: PRNGKey, step: Array | int, /) -> ActingDraws:
+    """Returns the draws of time step number `step` under a seed's key."""
+
+
+class DrawBlock(Protocol):
+  """Draws for many time steps at once, the same numbers."""
+
+  def __call__(self, key: PRNGKey, step: Array, num_steps: int, /) -> tuple[LearningDraws, ActingDraws]:
+    """Returns the learning draws of `num_steps` steps from `step` on, and the acting draws of those after them."""
+
+
+class Advance(Protocol):
+  """Goes on by one time step."""
+
+  def __call__(
+    self,
+    carry: Carry,
+    step: Array | int,
+    learning: LearningDraws,
+    timestep: TimeStep,
+    acting: ActingDraws,
+    /,
+    prefill: bool,
+  ) -> tuple[Carry, Losses]:
+    """Returns the state after learning from what time step number `step` left, and acting in the next one.
+
+    `learning` are that step's draws, `timestep` [E] and `acting` the next one's.
+    """
+
+
+class Restart(Protocol):
+  """Goes on with new episodes in place of those under way."""
+
+  def __call__(self, key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep, /) -> tuple[Carry, Losses]:
+    """Returns the state after step number `step`, whose episodes end as truncated, and a first time step [E]."""
+
+
 class Interaction(NamedTuple):
   """The pure functions that a driver calls: `start` with the first time step, `advance` with every other.
 
   `restart` is for a run that goes on where its environments could not be kept: with the first time step of new ones.
   """
 
-  start: Callable[[PRNGKey, TimeStep], Carry]  # seed key, time step [E]
-  draw_learning: Callable[[PRNGKey, Array], LearningDraws]  # seed key, step
-  draw_acting: Callable[[PRNGKey, Array], ActingDraws]  # seed key, step
-  # seed key, step, number of steps -> the learning draws of these steps and the acting draws of those after them
-  draw_block: Callable[[PRNGKey, Array, int], tuple[LearningDraws, ActingDraws]]
-  # carry, step number of its time step, learning draws of that step, next time step [E], acting draws of the next
-  # step, prefill -> carry, losses
-  advance: Callable[..., tuple[Carry, Losses]]
-  restart: Callable[[PRNGKey, Carry, Array, TimeStep], tuple[Carry, Losses]]  # seed key, carry, step, time step [E]
+  start: Start
+  draw_learning: DrawLearning
+  draw_acting: DrawActing
+  draw_block: DrawBlock
+  advance: Advance
+  restart: Restart
+  schedule: UpdateSchedule
 
 
 def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
@@ -89,6 +159,11 @@ def stream_key(key: PRNGKey, step: Array | int, stream: Stream) -> PRNGKey:
   return jax.random.fold_in(jax.random.fold_in(key, step), stream)
 
 
+def update_schedule(config: HyperAgentConfig) -> UpdateSchedule:
+  """When an agent of this configuration learns (update_ratio times num_envs updates a step, or one in so many)."""
+  return UpdateSchedule(config.steps_per_update, max(1, config.updates_per_step))
+
+
 def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: HyperAgentConfig) -> Interaction:
   """Joins an agent and a replay.
 
@@ -99,7 +174,8 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     config: reads num_envs, batch_size, update_ratio, max_abs_reward and prng_impl.
   """
   num_envs, batch_size = config.num_envs, config.batch_size
-  num_updates = max(1, config.updates_per_step)
+  schedule = update_schedule(config)
+  num_updates = schedule.num_updates
 
   def start(key: PRNGKey, timestep: TimeStep) -> Carry:
     """Fresh state, and the first time step acted in, at random, and remembered."""
@@ -146,15 +222,15 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     timestep: TimeStep,
     draws: ActingDraws,
     explore: bool,
-    after: Array | float = 0.0,
+    reads_done: Array | float = 0.0,
   ) -> tuple[ReplayState, Any, Array]:
-    """Acts in a time step [E], at random if `explore`, and remembers it once `after` is known (see `replay.py`)."""
+    """Acts in a time step [E], at random if `explore`, and remembers it after all reads (see `replay.Add`)."""
     actor, output = _agent_act(learner, actor, timestep, draws.act)
     action = draws.explore if explore else output.action
     if config.max_abs_reward:  # what is reported counts the rewards as they were
       limit = config.max_abs_reward
       timestep = timestep._replace(reward=jnp.clip(timestep.reward, -limit, limit))
-    return replay.add(state, timestep, action, output.extras, after), actor, action
+    return replay.add(state, timestep, action, output.extras, reads_done), actor, action
 
   def _update(learner: LearnerState, state: ReplayState, bits: Array, draws: Any) -> tuple[LearnerState, Losses]:
     batch = replay.sample(state, bits)
@@ -176,17 +252,16 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     )
 
   def learn(
-    learner: LearnerState, state: ReplayState, draws: LearningDraws, step: Array, nothing: Losses
+    learner: LearnerState, state: ReplayState, draws: LearningDraws, step: Array | int, nothing: Losses
   ) -> tuple[LearnerState, Losses]:
     """The updates that are due after time step number `step`; `nothing` where there are none."""
-    if config.steps_per_update == 1:
+    if schedule.period == 1:
       return _updates(learner, state, draws)
-    due = step % config.steps_per_update == 0
-    return jax.lax.cond(due, lambda: _updates(learner, state, draws), lambda: (learner, nothing))
+    return jax.lax.cond(schedule.is_due(step), lambda: _updates(learner, state, draws), lambda: (learner, nothing))
 
   def advance(
     carry: Carry,
-    step: Array,
+    step: Array | int,
     learning: LearningDraws,
     timestep: TimeStep,
     acting: ActingDraws,
@@ -201,7 +276,7 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     losses = Losses(jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.zeros(()), jnp.array(True))
     if not prefill:
       learner, losses = learn(learner, state, learning, step, losses)
-    state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, after=losses.loss)
+    state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, reads_done=losses.loss)
     return Carry(learner, state, actor, action), losses
 
   def restart(key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep) -> tuple[Carry, Losses]:
@@ -209,4 +284,4 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     carry = carry._replace(replay=replay.truncate(carry.replay))
     return advance(carry, step, draw_learning(key, step), timestep, draw_acting(key, step + 1), prefill=False)
 
-  return Interaction(start, draw_learning, draw_acting, draw_block, advance, restart)
+  return Interaction(start, draw_learning, draw_acting, draw_block, advance, restart, schedule)

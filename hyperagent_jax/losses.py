@@ -5,6 +5,7 @@ indices is a closed form. `discount_t` already holds gamma: for an n-step transi
 the environment's discounts over the n steps.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +39,8 @@ def bootstrap_target(
   Returns:
     [] the target, with no gradient.
   """
+  chex.assert_rank([r_t, discount_t, q_t_value, q_t_selector], [0, 0, 2, 2])
+  chex.assert_equal_shape_suffix([q_t_value, q_t_selector], 1)
   a_t = jnp.argmax(optimistic(q_t_selector, quantile))
   value = optimistic(q_t_value[:, a_t], quantile)
   return jax.lax.stop_gradient(r_t + discount_t * value)
@@ -45,6 +48,8 @@ def bootstrap_target(
 
 def perturbed(q_tm1: HyperQ, a_tm1: Array, noise_tm1: Array | None, sigma: float) -> tuple[Array, Array]:
   """Mean [] and factor [M] of Q(s, a, xi) - sigma <xi, z>, the part of the error that depends on the index."""
+  chex.assert_rank([q_tm1.mean, q_tm1.factor, a_tm1], [1, 2, 0])
+  chex.assert_type(a_tm1, int)
   # A sum over a one-hot, not an index: the gradient of indexing is a scatter, which is slow on every platform.
   taken = jax.nn.one_hot(a_tm1, q_tm1.mean.shape[0])  # [A]
   mean = jnp.sum(q_tm1.mean * taken)
@@ -55,7 +60,7 @@ def perturbed(q_tm1: HyperQ, a_tm1: Array, noise_tm1: Array | None, sigma: float
 
 
 def sampled_td_loss(
-  q_tm1: HyperQ, a_tm1: Array, target: Array, index: Array, noise_tm1: Array | None = None, sigma: float = 0.0
+  q_tm1: HyperQ, a_tm1: Array, target: Array, xi: Array, noise_tm1: Array | None = None, sigma: float = 0.0
 ) -> Array:
   """Mean over N sampled indices of (Q(s, a, xi) - sigma <xi, z> - y0)^2 (Eq. 2-3).
 
@@ -63,15 +68,17 @@ def sampled_td_loss(
     q_tm1: values of s.
     a_tm1: [] the action taken.
     target: [N] y0 for each index; the same N times where the target index is independent.
-    index: [N, M] update indices.
+    xi: [N, M] update indices.
     noise_tm1: [M] the transition's perturbation z, or None for none.
     sigma: scale of the perturbation.
 
   Returns:
     [] the loss.
   """
+  chex.assert_rank([target, xi], [1, 2])
+  chex.assert_equal_shape_prefix([target, xi], 1)
   mean, factor = perturbed(q_tm1, a_tm1, noise_tm1, sigma)
-  return jnp.mean(jnp.square(mean + index @ factor - target))
+  return jnp.mean(jnp.square(mean + xi @ factor - target))
 
 
 def exact_td_loss(
@@ -101,6 +108,7 @@ def exact_td_loss(
   Returns:
     [] the loss.
   """
+  chex.assert_rank(target, 0)
   mean, factor = perturbed(q_tm1, a_tm1, noise_tm1, sigma)
   error = mean - target
   loss = jnp.square(error) + second_moment * jnp.sum(jnp.square(factor))

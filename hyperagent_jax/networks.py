@@ -7,6 +7,7 @@ gives mean and factor of every action. The hypermodel generates last-layer weigh
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -75,6 +76,11 @@ class LinearHypermodel(nn.Module):
     return jnp.concatenate([b, a], axis=1).reshape(num_features, self.num_actions, 1 + self.index_dim)
 
 
+def apply(module: nn.Module, params: Params, *args: Any) -> Any:
+  """What a Flax module without mutable collections gives; the type of its own `apply` covers those too."""
+  return module.apply({'params': params}, *args)
+
+
 def scale(q: HyperQ, c: float) -> HyperQ:
   """c Q."""
   return HyperQ(c * q.mean, c * q.factor)
@@ -85,7 +91,7 @@ def add(q: HyperQ, other: HyperQ) -> HyperQ:
   return HyperQ(q.mean + other.mean, q.factor + other.factor)
 
 
-def head_regularizer(head: Array, index_mean: Array, second_moment: Array) -> Array:
+def head_regularizer(head: Array, index_mean: Array | float, second_moment: Array | float) -> Array:
   """R = E_xi |A xi + b|^2 = |b|^2 + 2 <b, A E xi> + v |A|^2 (Eq. 4) of a head [H, A, 1 + M]."""
   b, a = head[..., 0], head[..., 1:]
   cross = 2.0 * index_mean * jnp.sum(b * jnp.sum(a, axis=-1))
@@ -131,9 +137,9 @@ def store_prior(
     config: reads prior_storage and grid_size.
   """
   if config.prior_storage != 'table':
-    return lambda prior: prior, evaluate
+    return lambda prior_params: prior_params, evaluate
   observations = deep_sea_observations(config.grid_size)
-  tabulate = lambda prior: jax.vmap(evaluate, in_axes=(None, 0))(prior, jnp.asarray(observations))
+  tabulate = lambda prior_params: jax.vmap(evaluate, in_axes=(None, 0))(prior_params, jnp.asarray(observations))
   return tabulate, lambda table, observation: table[deep_sea_row(observation, config.grid_size)]
 
 
@@ -150,8 +156,8 @@ def make_network(config: HyperAgentConfig, num_actions: int) -> Network:
     num_actions: A, at least 1.
 
   Returns:
-    A `Network`. With `prior_storage='table'`, `prior` is the array [rows + 1, A, 1 + M] of the scaled prior's mean and
-    factor of every state, and `cache` reads it; otherwise `prior` holds the prior network's weights.
+    A `Network`. With `prior_storage='table'`, `prior_params` is the array [rows + 1, A, 1 + M] of the scaled
+    prior's mean and factor of every state, and `prior_q` reads it; otherwise it holds the prior network's weights.
   """
   return join_with_prior(lambda: make_torso(config), config, num_actions)
 
@@ -180,8 +186,8 @@ def join_with_prior(torso: Callable[[], nn.Module], config: HyperAgentConfig, nu
 
   posterior, prior_network = make_module(is_prior=False), make_module(is_prior=True)
 
-  def evaluate_prior(prior: Params, observation: Observation) -> Array:  # -> [A, 1 + M], mean first
-    q = scale(prior_network.apply({'params': prior}, observation), config.prior_scale)
+  def evaluate_prior(prior_params: Params, observation: Observation) -> Array:  # -> [A, 1 + M], mean first
+    q = scale(apply(prior_network, prior_params, observation), config.prior_scale)
     return jnp.concatenate([q.mean[:, None], q.factor], axis=-1)
 
   store, look_up = store_prior(evaluate_prior, config)
@@ -193,20 +199,21 @@ def join_with_prior(torso: Callable[[], nn.Module], config: HyperAgentConfig, nu
     params = posterior.init(key_posterior, observation)['params']
     return params, store(prior_network.init(key_prior, observation)['params'])
 
-  def cache(prior: Params, observation: Observation) -> HyperQ:
-    q = look_up(prior, observation)
+  def prior_q_of(prior_params: Params, observation: Observation) -> HyperQ:
+    q = look_up(prior_params, observation)
     return HyperQ(q[:, 0], q[:, 1:])
 
   def hyper_q(params: Params, observation: Observation, prior_q: HyperQ) -> HyperQ:
-    return add(scale(posterior.apply({'params': params}, observation), config.posterior_scale), prior_q)
+    return add(scale(apply(posterior, params, observation), config.posterior_scale), prior_q)
 
-  def q(params: Params, prior: Params, observation: Observation, prior_q: HyperQ | None, index: Array) -> Array:
-    prior_q = cache(prior, observation) if prior_q is None else prior_q
-    return hyper_q(params, observation, prior_q).at(index)
+  def q(params: Params, prior_params: Params, observation: Observation, prior_q: HyperQ | None, xi: Array) -> Array:
+    prior_q = prior_q_of(prior_params, observation) if prior_q is None else prior_q
+    return hyper_q(params, observation, prior_q).at(xi)
 
-  def regularizer(params: Params, index_mean: Array, second_moment: Array) -> Array:
+  def regularizer(params: Params, index_mean: Array | float, second_moment: Array | float) -> Array:
     r = head_regularizer(params['head'], index_mean, second_moment)
     num_features, num_actions = params['head'].shape[:2]
     return r / (num_features * num_actions) if config.mean_regularizer else r
 
-  return Network(init, cache, hyper_q, q, regularizer, config.prior_storage == 'table')
+  remember_prior = config.prior_storage != 'table'  # looking a table up costs less than storing what it says
+  return Network(init, prior_q_of, hyper_q, q, regularizer, remember_prior)

@@ -19,7 +19,7 @@ _SMALL = 2**16  # Larger arrays gain nothing from being joined and would cost a 
 class ClippedAdamState(NamedTuple):
   """Adam's moments, packed."""
 
-  count: Array  # [] int32 updates done
+  count: Array  # type: ignore[assignment]  # [] int32 updates done; optax's name, which is a tuple's method too
   mu: list[Array]
   nu: list[Array]
 
@@ -35,11 +35,11 @@ def _unpack(packed: list[Array], like: Params) -> Params:
   """The inverse of `_pack`."""
   leaves, tree = jax.tree.flatten(like)
   has_small = any(x.size < _SMALL for x in leaves)
-  vector, large = (packed[0], iter(packed[1:])) if has_small else (None, iter(packed))
+  large = iter(packed[1:] if has_small else packed)
   out, start = [], 0
   for x in leaves:
     if x.size < _SMALL:
-      out.append(vector[start : start + x.size].reshape(x.shape))
+      out.append(packed[0][start : start + x.size].reshape(x.shape))
       start += x.size
     else:
       out.append(next(large))

@@ -10,10 +10,12 @@ before the start of an episode is a blank frame, kept in a row of its own, so th
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
+import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, Observation, TimeStep, Transition
 
@@ -39,13 +41,43 @@ class ReplayState(NamedTuple):
   num_dropped: Array  # [] int32 starts since overwritten
 
 
+# Which arrays carry the axis of seeds, as in `types.LEARNER_AXES`.
+REPLAY_AXES: Any = ReplayState(*cast(tuple[Any, ...], (0, 0, None, 0, 0)))
+
+
+class InitReplay(Protocol):
+  """Makes an empty replay."""
+
+  def __call__(self, timestep: TimeStep, action: Array, extras: Any, /) -> ReplayState:
+    """Returns rings for time steps, actions and extras like these, [E, ...] each."""
+
+
+class Add(Protocol):
+  """Stores a time step of all environments."""
+
+  def __call__(
+    self, state: ReplayState, timestep: TimeStep, action: Array, extras: Any, /, reads_done: Array | float = 0.0
+  ) -> ReplayState:
+    """Returns the state with the step [E] and what was done in it.
+
+    `reads_done` is a scalar that depends on everything read from replay since the last step was stored. It says when
+    the reads are done: XLA writes a ring in place only if the write comes after them.
+    """
+
+
+class Sample(Protocol):
+  """Draws a mini-batch, uniformly over the transitions that are whole."""
+
+  def __call__(self, state: ReplayState, bits: Array, /) -> Transition:
+    """Returns transitions [B, ...] for random bits [B] uint32."""
+
+
 class Replay(NamedTuple):
   """Replay as pure functions."""
 
-  init: Callable[[TimeStep, Array, Any], ReplayState]  # an example of a time step, action and extras, [E, ...] each
-  # state, time step, action, extras, [E, ...] each, and a scalar that depends on everything read since (see `add`)
-  add: Callable[..., ReplayState]
-  sample: Callable[[ReplayState, Array], Transition]  # random bits [B] uint32 -> a batch of B
+  init: InitReplay
+  add: Add
+  sample: Sample
   can_sample: Callable[[ReplayState], Array]
   size: Callable[[ReplayState], Array]  # number of transitions that can be drawn
   truncate: Callable[[ReplayState], ReplayState]  # ends the episodes under way, of which no more will come
@@ -103,17 +135,24 @@ def make_replay(
     return ReplayState(rows, jnp.zeros((num_rows * num_envs,), jnp.int32), *counters)
 
   def add(
-    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> ReplayState:
-    """Stores a time step [E]; `after` is a scalar that depends on all that was read from replay since the last one."""
+    chex.assert_rank(
+      [timestep.step_type, timestep.reward, timestep.discount, action],
+      1,
+      custom_message='replay stores the time steps and actions of all environments, [E] each',
+    )
+    chex.assert_equal_shape([timestep.reward, action])
     position = state.num_added % num_rows
     # A row whose stack would reach an overwritten row is sampled no more; so the ring gives up frame_stack - 1 rows.
     newly_cut = state.num_added + frame_stack - 1
     cut = jnp.sum(state.rows.step_type[newly_cut % num_rows] != LAST)
     num_dropped = state.num_dropped + jnp.where(newly_cut >= num_rows, cut, 0)
     # XLA writes a ring in place only if everything that reads the old ring is computed before. Nothing else says so:
-    # hence a value that depends on these reads, is never true, and that XLA cannot know to be false.
-    never = (jnp.isnan(after) | (num_dropped < 0)) & (state.num_added < 0)
+    # hence a value that depends on these reads, is never true, and that XLA cannot know to be false. What is made for
+    # ordering does not do: with lax.optimization_barrier over ring and reads, ten copies of the ring were measured
+    # where this leaves none.
+    never = (jnp.isnan(reads_done) | (num_dropped < 0)) & (state.num_added < 0)
     row = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _row(timestep, action, extras))
     rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), state.rows, row)
     starts, num_pushed = _push(state._replace(rows=rows), never)
@@ -143,6 +182,8 @@ def make_replay(
     return size(state) > 0
 
   def sample(state: ReplayState, bits: Array) -> Transition:
+    chex.assert_rank(bits, 1)
+    chex.assert_type(bits, jnp.uint32)
     rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)  # [B]
     start = state.starts[(state.num_dropped + rank) % (num_rows * num_envs)]
     position, env = start // num_envs, start % num_envs
@@ -182,6 +223,13 @@ def make_replay(
     )
 
   return Replay(init, add, sample, can_sample, size, truncate)
+
+
+def stored_rows(state: ReplayState) -> Row:
+  """What one seed's replay holds, as NumPy arrays [rows, E, ...], oldest first; of a stack of frames the newest one."""
+  num_rows, num_added = state.rows.step_type.shape[0], int(state.num_added)
+  order = np.arange(max(0, num_added - num_rows), num_added) % num_rows
+  return jax.tree.map(lambda x: np.asarray(x)[order], state.rows)
 
 
 def _stack(frames: Array, index: Array, env: Array, axis: int) -> Array:

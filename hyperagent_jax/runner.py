@@ -4,7 +4,7 @@ Seeds are trained side by side and share nothing but counters; `seeds.py` says h
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +13,32 @@ import numpy as np
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.evaluation import Episodes, make_evaluator
 from hyperagent_jax.interaction import (
+  CARRY_AXES,
   ActingDraws,
   Carry,
   Interaction,
   LearningDraws,
   Losses,
   Stream,
+  UpdateSchedule,
   make_interaction,
   seed_key,
   stream_key,
 )
-from hyperagent_jax.replay import Replay, ReplayState
+from hyperagent_jax.replay import Replay
 from hyperagent_jax.seeds import SEED_AXES, default_seed_axis, mesh_for, over_seeds, per_array, shardings
-from hyperagent_jax.types import Agent, Array, Environment, LearnerState, PRNGKey, TimeStep, batched, tree_index
+from hyperagent_jax.types import (
+  LEARNER_AXES,
+  Agent,
+  Array,
+  Environment,
+  LearnerState,
+  Params,
+  PRNGKey,
+  TimeStep,
+  batched,
+  tree_index,
+)
 
 # Random numbers drawn at a time, in 32-bit words; drawing for many steps at once vectorises, and 2^18 words (1 MiB)
 # stay in cache.
@@ -64,18 +77,60 @@ class RunnerState(NamedTuple):
     return self.carry.learner
 
 
+class InitRunner(Protocol):
+  """Begins a run."""
+
+  def __call__(self, seeds: Sequence[int], env_params: Any, /) -> RunnerState:
+    """Returns the state of these seeds after their first time step; `env_params` are [S, ...]."""
+
+
+class Run(Protocol):
+  """Acts and learns."""
+
+  def __call__(self, state: RunnerState, num_steps: int, /, active: Sequence[bool] | None = None) -> RunnerState:
+    """Returns the state so many time steps later; the one given is donated.
+
+    Seeds whose entry of `active` [S] is False rest, as far as that saves time: where seeds are mapped they stay as they
+    are, where they are vmapped they go on with the others.
+    """
+
+
+class Prefill(Protocol):
+  """Acts at random and does not learn."""
+
+  def __call__(self, state: RunnerState, num_steps: int, /) -> RunnerState:
+    """Returns the state so many time steps later; the one given is donated."""
+
+
+class Evaluate(Protocol):
+  """Plays whole episodes under frozen parameters."""
+
+  def __call__(self, state: RunnerState, /, repeat: int = 0, params: Params | None = None) -> Episodes:
+    """Returns the episodes [S, number of episodes] of the state's learners, or of these parameters [S, ...] instead.
+
+    Another `repeat` plays other episodes of the same state.
+    """
+
+
+class Place(Protocol):
+  """Goes on from a restored state."""
+
+  def __call__(self, state: RunnerState, env_params: Any = None, /) -> RunnerState:
+    """Returns the state on its devices.
+
+    Environments that could not be saved start new episodes, for which `env_params` [S, ...] are needed.
+    """
+
+
 class Runner(NamedTuple):
   """The compiled programs; states that go in are donated, but for `evaluate`."""
 
-  init: Callable[[Sequence[int], Any], RunnerState]  # seeds, env_params [S, ...]
-  shape: Callable[[Sequence[int], Any], RunnerState]  # the same, shapes only but for the keys
-  prefill: Callable[[RunnerState, int], RunnerState]  # acts at random for so many steps
-  # Acts and learns for so many steps. With `active` [S] seeds whose entry is False rest, as far as that saves time:
-  # where seeds are mapped they stay as they are, where they are vmapped they go on with the others.
-  run: Callable[..., RunnerState]  # state, number of steps, active=None
-  evaluate: Callable[..., Episodes]  # state, repeat=0 (another evaluation of the same state) -> [S, number of episodes]
-  # Puts a restored state on its devices; environments that could not be saved start new episodes.
-  place: Callable[..., RunnerState]  # state, and for such environments env_params [S, ...]
+  init: InitRunner
+  shape: InitRunner  # the same, shapes only but for the keys
+  prefill: Prefill
+  run: Run
+  evaluate: Evaluate
+  place: Place
 
 
 def steps_for(num_interactions: int, episode_length: int | None) -> int:
@@ -89,17 +144,13 @@ def steps_for(num_interactions: int, episode_length: int | None) -> int:
   return num_interactions + (num_interactions - 1) // episode_length
 
 
-def _axes() -> RunnerState:
-  """Which arrays carry the axis of seeds: counters do not, so that periodic work is a branch and not a select."""
-  learner = LearnerState(params=0, prior=0, target_params=0, opt_state=0, num_updates=None)
-  replay = ReplayState(rows=0, starts=0, num_added=None, num_pushed=0, num_dropped=0)
-  carry = Carry(learner, replay, actor=0, action=0)
-  return RunnerState(step=None, key=0, env_params=0, env_state=0, carry=carry, statistics=0)
+# Which arrays carry the axis of seeds, as in `types.LEARNER_AXES`.
+STATE_AXES: Any = RunnerState(*cast(tuple[Any, ...], (None, 0, 0, 0, CARRY_AXES, 0)))
 
 
 def select_seed(state: RunnerState, i: int) -> RunnerState:
   """The state of one seed, without the axis of seeds."""
-  return jax.tree.map(lambda seeded, x: x[i] if seeded else x, per_array(_axes(), state, bool), state)
+  return jax.tree.map(lambda seeded, x: x[i] if seeded else x, per_array(STATE_AXES, state, bool), state)
 
 
 def _empty_statistics(num_envs: int) -> Statistics:
@@ -170,7 +221,7 @@ def make_train_loop(
 
 
 def make_resting_loop(
-  train: Callable[[RunnerState, Array], RunnerState], config: HyperAgentConfig
+  train: Callable[[RunnerState, Array], RunnerState], schedule: UpdateSchedule
 ) -> Callable[[RunnerState, Array, Array], RunnerState]:
   """A pure function (state of one seed, number of steps, active []) -> state, in which a seed may rest.
 
@@ -179,9 +230,8 @@ def make_resting_loop(
 
   def rest(state: RunnerState, num_steps: Array) -> RunnerState:
     learner, replay = state.carry.learner, state.carry.replay
-    updates_until = lambda step: -(-step // config.steps_per_update) * max(1, config.updates_per_step)
-    num_updates = learner.num_updates + updates_until(state.step + num_steps) - updates_until(state.step)
-    learner = learner._replace(num_updates=num_updates)
+    missed = schedule.num_updates_before(state.step + num_steps) - schedule.num_updates_before(state.step)
+    learner = learner._replace(num_updates=learner.num_updates + missed)
     replay = replay._replace(num_added=replay.num_added + num_steps)
     return state._replace(step=state.step + num_steps, carry=state.carry._replace(learner=learner, replay=replay))
 
@@ -244,9 +294,9 @@ def make_runner(
     return RunnerState(state.step + 1, state.key, env_params, env_state, carry, statistics)
 
   compiled_reset = compiled(reset, (0, None, 0), 0)
-  compiled_start = compiled(start, (0, 0, 0, 0), _axes())
-  compiled_restart = compiled(restart, (_axes(), 0, 0, 0), _axes(), donate=(0,))
-  compiled_evaluate = compiled(evaluator, (LearnerState(0, 0, 0, 0, None), 0, 0), 0)
+  compiled_start = compiled(start, (0, 0, 0, 0), STATE_AXES)
+  compiled_restart = compiled(restart, (STATE_AXES, 0, 0, 0), STATE_AXES, donate=(0,))
+  compiled_evaluate = compiled(evaluator, (LEARNER_AXES, 0, 0), 0)
 
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
@@ -256,14 +306,15 @@ def make_runner(
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])  # a key's shape does not tell its generator
     return jax.eval_shape(lambda: init(seeds, env_params))._replace(key=keys)
 
-  def evaluate(state: RunnerState, repeat: int = 0) -> Episodes:
+  def evaluate(state: RunnerState, repeat: int = 0, params: Params | None = None) -> Episodes:
     keys = jax.vmap(lambda key: stream_key(key, state.step, Stream.EVALUATE))(state.key)
     if repeat:
       keys = jax.vmap(lambda key: jax.random.fold_in(key, repeat))(keys)
-    return compiled_evaluate(state.learner, state.env_params, keys)
+    learner = state.learner if params is None else state.learner._replace(params=params)
+    return compiled_evaluate(learner, state.env_params, keys)
 
   def place(state: RunnerState, env_params: Any = None) -> RunnerState:
-    state = jax.device_put(state, shardings(_axes(), state, mesh_for(state.key.shape[0], devices)))
+    state = jax.device_put(state, shardings(STATE_AXES, state, mesh_for(state.key.shape[0], devices)))
     if environment.resumable:
       return state
     # Numbered, so that every resumption plays other games.
@@ -271,9 +322,11 @@ def make_runner(
 
   prefill_loop, train_loop = (make_train_loop(interaction, environment, config, prefill=p) for p in (True, False))
   compiled_prefill, compiled_run = (
-    compiled(loop, (_axes(), None), _axes(), donate=(0,)) for loop in (prefill_loop, train_loop)
+    compiled(loop, (STATE_AXES, None), STATE_AXES, donate=(0,)) for loop in (prefill_loop, train_loop)
   )
-  compiled_resting = compiled(make_resting_loop(train_loop, config), (_axes(), None, 0), _axes(), donate=(0,))
+  compiled_resting = compiled(
+    make_resting_loop(train_loop, interaction.schedule), (STATE_AXES, None, 0), STATE_AXES, donate=(0,)
+  )
 
   def prefill(state: RunnerState, num_steps: int) -> RunnerState:
     return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32))

@@ -13,7 +13,7 @@ says otherwise. Shapes stand in trailing comments and use one legend throughout:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import chex
 import dm_env
@@ -63,16 +63,16 @@ class HyperQ(NamedTuple):
   mean: Array  # [A]
   factor: Array  # [A, M]
 
-  def at(self, index: Array) -> Array:  # [..., M] -> [..., A]
+  def at(self, xi: Array) -> Array:  # [..., M] -> [..., A]
     """Action values under one index or a stack of them.
 
     Pass a stack instead of vmapping over thousands of indices: of one state, jaxlib 0.10.2 gets such sums wrong on CPU.
     """
-    if index.ndim == 1:  # XLA fuses a product and a sum, where a matrix product this small would be a call
-      return self.mean + jnp.sum(self.factor * index[None, :], axis=-1)
-    if index.shape[0] == 1:
-      return self.at(index[0])[None]
-    values = jnp.einsum('...m,am->...a', index, self.factor, precision='highest')
+    if xi.ndim == 1:  # XLA fuses a product and a sum, where a matrix product this small would be a call
+      return self.mean + jnp.sum(self.factor * xi[None, :], axis=-1)
+    if xi.shape[0] == 1:
+      return self.at(xi[0])[None]
+    values = jnp.einsum('...m,am->...a', xi, self.factor, precision='highest')
     return jnp.broadcast_to(self.mean, values.shape) + values
 
   def supremum(self, radius: float) -> Array:  # -> [A]
@@ -91,7 +91,7 @@ class Extras(NamedTuple):
   """What HyperAgent wants remembered with a time step; a field it does not need is None."""
 
   noise: Array | None = None  # [M] perturbation z of the transition that starts here
-  prior: HyperQ | None = None  # the fixed prior's part of this state's value
+  prior_q: HyperQ | None = None  # the fixed prior's part of this state's value
 
 
 class Transition(NamedTuple):
@@ -110,16 +110,21 @@ class LearnerState(NamedTuple):
   """Everything that learning changes, and the fixed prior."""
 
   params: Params
-  prior: Params  # drawn once, never trained
+  prior_params: Params  # drawn once, never trained
   target_params: Params
   opt_state: Any
   num_updates: Array  # [] int32
 
 
+# Which arrays of a state carry the axis of seeds when several are trained side by side, for `jax.vmap`: counters that
+# are the same for all do not, so that periodic work stays a branch and is no select.
+LEARNER_AXES: Any = LearnerState(0, 0, 0, 0, num_updates=cast(Array, None))
+
+
 class ActorState(NamedTuple):
   """The posterior samples that the actor follows."""
 
-  index: Array  # [K, M]
+  xi: Array  # [K, M] indices
   noise_block: Array | None  # [M, M] whose rows the orthogonal perturbation deals out; None for any other
   num_acts: Array  # [] int32
 
@@ -141,19 +146,115 @@ class FrameLayout(NamedTuple):
 PIXELS = FrameLayout(lambda frame: frame, 0)  # observations are sampled as they came
 
 
+# ----------------------------------------------------------------------------------------------------------- interfaces
+#
+# Each part of an agent is a NamedTuple of pure functions, and each function has a Protocol: what it takes and gives.
+# What stands before a / is passed by position, so that an implementation is free to name it.
+
+
+class InitNetwork(Protocol):
+  """Draws the trained parameters and what is stored of the fixed prior."""
+
+  def __call__(self, key: PRNGKey, observation: Observation, /) -> tuple[Params, Params]:
+    """Returns (params, prior_params) for observations like this one."""
+
+
+class PriorQ(Protocol):
+  """Evaluates the fixed prior, whose value of a state never changes."""
+
+  def __call__(self, prior_params: Params, observation: Observation, /) -> HyperQ:
+    """Returns the prior's part of the value of one state."""
+
+
+class HyperQOf(Protocol):
+  """Evaluates a state under all indices at once."""
+
+  def __call__(self, params: Params, observation: Observation, prior_q: HyperQ, /) -> HyperQ:
+    """Returns the trained part plus the prior's, `prior_q`."""
+
+
+class QOf(Protocol):
+  """Evaluates a state under one index."""
+
+  def __call__(
+    self, params: Params, prior_params: Params, observation: Observation, prior_q: HyperQ | None, xi: Array, /
+  ) -> Array:
+    """Returns action values [A] under the index `xi` [M]; `prior_q` None: it is evaluated here."""
+
+
+class Regularizer(Protocol):
+  """The prior regularisation R of Eq. 4."""
+
+  def __call__(self, params: Params, index_mean: Array | float, second_moment: Array | float, /) -> Array:
+    """Returns R [] under indices with this mean of each component and second moment v I."""
+
+
 class Network(NamedTuple):
   """A Q-network with an index, as pure functions of one observation.
 
-  `cache` evaluates the fixed prior, which never changes for a state, so that callers may keep the result;
+  `prior_q` evaluates the fixed prior, which never changes for a state, so that callers may keep the result;
   `hyper_q` then needs only the trained part.
   """
 
-  init: Callable[[PRNGKey, Observation], tuple[Params, Params]]  # key, observation -> params, prior
-  cache: Callable[[Params, Observation], HyperQ]  # prior, observation -> the prior's part of the value
-  hyper_q: Callable[[Params, Observation, HyperQ], HyperQ]  # params, observation, cache
-  q: Callable[[Params, Params, Observation, HyperQ | None, Array], Array]  # params, prior, obs, cache, index -> [A]
-  regularizer: Callable[[Params, Array, Array], Array]  # params, index mean, second moment -> R of Eq. 4
-  caches_in_table: bool  # whether `cache` is a mere look-up, not worth remembering with a step
+  init: InitNetwork
+  prior_q: PriorQ
+  hyper_q: HyperQOf
+  q: QOf
+  regularizer: Regularizer
+  remember_prior: bool  # whether `act` should attach prior_q to the step; not where evaluating it is a mere look-up
+
+
+class InitLearner(Protocol):
+  """Draws a learner."""
+
+  def __call__(self, key: PRNGKey, observation: Observation, /) -> LearnerState:
+    """Returns a learner that has not learnt yet, for observations like this one."""
+
+
+class InitActor(Protocol):
+  """Draws an actor."""
+
+  def __call__(self, key: PRNGKey, /) -> Any:
+    """Returns an actor before its first step."""
+
+
+class Act(Protocol):
+  """Chooses an action in a time step; LAST steps are acted in too, and their actions mean nothing."""
+
+  def __call__(
+    self, learner: LearnerState, actor: Any, timestep: TimeStep, key_or_draws: Any, /, evaluation: bool = False
+  ) -> tuple[Any, ActOutput]:
+    """Returns the actor and the action with what is to be remembered; in evaluation indices are not redrawn."""
+
+
+class Update(Protocol):
+  """One step of stochastic gradient descent."""
+
+  def __call__(
+    self, learner: LearnerState, batch: Transition, key_or_draws: Any, /, replay_size: Array | None = None
+  ) -> tuple[LearnerState, dict[str, Array]]:
+    """Returns the learner after an update on a mini-batch [B, ...] and metrics, loss [] and grad_norm [] among them."""
+
+
+class PosteriorOf(Protocol):
+  """What the agent believes of a state."""
+
+  def __call__(self, learner: LearnerState, observation: Observation, /) -> Posterior:
+    """Returns mean and standard deviation of all action values."""
+
+
+class DrawAct(Protocol):
+  """Draws the random numbers of one `act`."""
+
+  def __call__(self, key: PRNGKey, /) -> Any:
+    """Returns what `act` takes in place of this key."""
+
+
+class DrawUpdate(Protocol):
+  """Draws the random numbers of one `update`."""
+
+  def __call__(self, key: PRNGKey, batch_size: int, /) -> Any:
+    """Returns what `update` takes in place of this key, for mini-batches of this size."""
 
 
 class Agent(NamedTuple):
@@ -164,13 +265,27 @@ class Agent(NamedTuple):
   fraction of drawing step by step and gives the same numbers.
   """
 
-  init: Callable[..., LearnerState]  # key, observation
-  init_actor: Callable[[PRNGKey], Any]
-  act: Callable[..., tuple[Any, ActOutput]]  # learner, actor, timestep, key, evaluation=False
-  update: Callable[..., tuple[LearnerState, dict[str, Array]]]  # learner, batch, key, replay_size=None
-  posterior: Callable[[LearnerState, Observation], Posterior]  # learner, observation
-  draw_act: Callable[[PRNGKey], Any]
-  draw_update: Callable[[PRNGKey, int], Any]  # key, batch size
+  init: InitLearner
+  init_actor: InitActor
+  act: Act
+  update: Update
+  posterior: PosteriorOf
+  draw_act: DrawAct
+  draw_update: DrawUpdate
+
+
+class Reset(Protocol):
+  """Starts an episode."""
+
+  def __call__(self, params: Any, key: PRNGKey, /) -> tuple[Any, TimeStep]:
+    """Returns the environment's state and a FIRST step."""
+
+
+class Step(Protocol):
+  """Takes one step."""
+
+  def __call__(self, params: Any, state: Any, action: Array, key: PRNGKey, /) -> tuple[Any, TimeStep]:
+    """Returns the environment's state and the next time step: after a LAST one a FIRST one, whatever the action."""
 
 
 class Environment(NamedTuple):
@@ -181,8 +296,8 @@ class Environment(NamedTuple):
   """
 
   name: str
-  reset: Callable[[Any, PRNGKey], tuple[Any, TimeStep]]  # params, key -> state, time step
-  step: Callable[[Any, Any, Array, PRNGKey], tuple[Any, TimeStep]]  # params, state, action, key
+  reset: Reset
+  step: Step
   num_actions: int
   observation_spec: Any  # dm_env.specs.Array, or a pytree of them
   episode_length: int | None  # steps of every episode, None where episodes differ
@@ -226,10 +341,13 @@ def from_dm_env(timestep: dm_env.TimeStep) -> TimeStep:
 
   Dicts and tuples in the observation stay what they are; a list is an array, as NumPy reads it.
   """
-  return TimeStep(
+  numbers = (
     np.int32(timestep.step_type),
     np.float32(0.0 if timestep.reward is None else timestep.reward),
     np.float32(1.0 if timestep.discount is None else timestep.discount),
+  )
+  return TimeStep(
+    *cast(tuple[Array, Array, Array], numbers),
     jax.tree.map(np.asarray, timestep.observation, is_leaf=lambda x: isinstance(x, list)),
   )
 

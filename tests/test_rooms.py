@@ -10,10 +10,11 @@ KINDS = ('deep_sea', 'atari', 'bsuite', 'tabular')
 # Of the library, lowest first: a module imports only from floors below its own, a package also from itself.
 FLOORS = (
   ('types', 'scores.data'),
-  ('distributions', 'losses', 'optimizers', 'torsos', 'seeds', 'replay', 'evaluation', 'envs.deep_sea'),
+  ('distributions', 'losses', 'optimizers', 'torsos', 'seeds', 'replay', 'envs.deep_sea'),
   ('config', 'envs.adapters', 'envs.history', 'scores.atari'),
   ('presets', 'networks', 'envs.atari', 'envs.bsuite'),
   ('agent', 'scores.bsuite'),
+  ('build', 'evaluation'),
   ('interaction', 'baselines', 'tabular'),
   ('runner', 'host'),
 )

@@ -88,7 +88,7 @@ def play(
     num_steps: how long at most; shorter if the game ends.
   """
   key = jax.random.key(seed)
-  learner = LearnerState(trained['params'], trained['prior'], (), (), jnp.zeros((), jnp.int32))
+  learner = LearnerState(trained['params'], trained['prior_params'], (), (), jnp.zeros((), jnp.int32))
   environment = AtariEnvironment(game, config, seed, frame_stack, training=False)
   shown = AtariVectorEnv(game, 1, num_threads=1, **{**vector_options(config, 1), **_SCREEN})
   act = jax.jit(lambda *args: agent.act(*args, evaluation=True))

@@ -26,11 +26,11 @@ from experiments.common.recording import RESULT_COLUMNS
 from experiments.common.task import Files, History, Kept, Task, checkpoints_of
 from experiments.common.training import finished_history, stopped, train
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import atari
 from hyperagent_jax.interaction import make_interaction, seed_key
-from hyperagent_jax.networks import frame_layout
-from hyperagent_jax.replay import Replay, make_replay
+from hyperagent_jax.replay import Replay
 from hyperagent_jax.runner import Runner, make_runner
 from hyperagent_jax.seeds import default_seed_axis, num_devices_used
 from hyperagent_jax.types import Agent, TimeStep
@@ -54,7 +54,7 @@ def make_agent(game: str, s: Settings) -> tuple[Agent, Replay, int]:
   """A game's agent and replay, and its number of actions."""
   c, num_actions = s.agent, atari.num_actions_of(game, s.env)
   agent = SYSTEMS[s.run.agent].make(c, num_actions)
-  replay = make_replay(s.capacity, c.num_envs, c.n_step, c.discount, c.frame_stack, frame_layout(c))
+  replay = make_replay_for(c, s.capacity)
   return agent, replay, num_actions
 
 
@@ -129,7 +129,7 @@ def check_memory(s: Settings) -> None:
 
 def save_best(folder: pathlib.Path, trainer: Trainer, kept: Kept) -> None:
   """Writes best/GAME.npz: every seed's best parameters and its prior, [S, ...] each."""
-  trees = {'params': kept.best, 'prior': kept.run.learner.prior}
+  trees = {'params': kept.best, 'prior_params': kept.run.learner.prior_params}
   leaves = jax.tree_util.tree_leaves_with_path(trees)
   arrays = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(x) for path, x in leaves}
   data = io.BytesIO()
@@ -154,7 +154,7 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
   if s.output.figures:
     from experiments.atari.figures import draw_game
 
-    first = jax.tree.map(lambda x: x[0], {'params': kept.best, 'prior': kept.run.learner.prior})
+    first = jax.tree.map(lambda x: x[0], {'params': kept.best, 'prior_params': kept.run.learner.prior_params})
     scene = play(trainer.agent, first, game, s.env, s.agent.frame_stack, s.seeds[0])
     print(draw_game(str(files.folder / f'{game}.gif'), **scene._asdict()))
   return history, score_rows(game, history, references, s.seeds)

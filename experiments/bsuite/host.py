@@ -20,12 +20,12 @@ from experiments.bsuite.training import Batch, Place, Times, is_finished
 from experiments.common.cli import warn
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.adapters import IntegerObservations
 from hyperagent_jax.envs.history import HistoryEnvironment
 from hyperagent_jax.host import HostAgent, run_loop
-from hyperagent_jax.replay import make_replay
 
 
 class _Rows:
@@ -102,7 +102,7 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
   settings, seed = settings_for(task, agent), seed_of(task, run)
   environment, rows = load(task, settings.frame_stack, run.mnist_dir)
   num_actions, target = task.environment.num_actions, num_episodes(task, run)
-  replay = make_replay(settings.replay_capacity, 1, settings.n_step, settings.discount, settings.frame_stack)
+  replay = make_replay_for(settings)
   host = HostAgent(SYSTEMS[run.agent].make(settings, num_actions), replay, num_actions, settings, seed)
   episodes, start, compiled = 0, 0.0, 2 * settings.min_replay
   for step, (timestep, _) in zip(itertools.count(1), run_loop(host, environment), strict=False):

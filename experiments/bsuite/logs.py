@@ -9,7 +9,6 @@ import numpy as np
 from experiments.common.tables import write_table
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import bsuite as envs
-from hyperagent_jax.envs.history import without_history
 from hyperagent_jax.runner import RunnerState
 from hyperagent_jax.scores.bsuite import log_file, read_log
 
@@ -48,7 +47,7 @@ def write_logs(
 
   A log that goes further stands: its id was finished by another run while this one's checkpoint lay there.
   """
-  log = jax.device_get(without_history(state.env_state).log)
+  log = jax.device_get(envs.log_of(state.env_state))
   for i, task in enumerate(tasks):
     if not wanted[i]:
       continue

@@ -22,10 +22,10 @@ from experiments.common.runs import OutputConfig
 from experiments.common.task import checkpoints_of
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
-from hyperagent_jax.envs.history import with_history, without_history
-from hyperagent_jax.replay import make_replay
+from hyperagent_jax.envs.history import with_history
 from hyperagent_jax.runner import Runner, RunnerState, make_runner
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
@@ -104,7 +104,7 @@ def make_batch_runner(
   settings, environment = settings_for(task, agent), task.environment
   if settings.frame_stack > 1:
     environment = with_history(environment, settings.frame_stack)
-  replay = make_replay(settings.replay_capacity, 1, settings.n_step, settings.discount, settings.frame_stack)
+  replay = make_replay_for(settings)
   return make_runner(
     SYSTEMS[name].make(settings, environment.num_actions),
     environment,
@@ -210,7 +210,7 @@ def train_batch(
   state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
   times, saved_at, chunk = Times(), time.monotonic(), _FIRST_CHUNK
   while True:
-    played = np.asarray(without_history(state.env_state).log.episode)[:, 0]
+    played = np.asarray(envs.log_of(state.env_state).episode)[:, 0]
     active = (played < targets) & wanted
     if wanted.any():
       place.progress.show(_progress(batch, played[wanted], targets[wanted], times), final=not active.any())

@@ -93,10 +93,11 @@ def final_evaluation(
 
   Rounds of `num_eval_episodes` that are there already are not played again; `after_round` is called after each other.
   """
-  best = kept.run._replace(carry=kept.run.carry._replace(learner=kept.run.learner._replace(params=kept.best)))
   history.final = history.final or [[] for _ in task.seeds]
   while (done := len(history.final[0])) < task.num_final_episodes:
     repeat = 1 + done // run.num_eval_episodes  # 0 is the evaluation that chose these parameters
-    returns = np.asarray(runner.evaluate(best, repeat=repeat).returns)[:, : task.num_final_episodes - done]
+    returns = np.asarray(runner.evaluate(kept.run, repeat=repeat, params=kept.best).returns)[
+      :, : task.num_final_episodes - done
+    ]
     history.final = [[*old, *new.tolist()] for old, new in zip(history.final, returns, strict=True)]
     after_round()

@@ -10,6 +10,7 @@ import numpy as np
 from experiments.common.files import write_atomically
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.networks import deep_sea_observations
+from hyperagent_jax.replay import stored_rows
 from hyperagent_jax.runner import RunnerState, select_seed
 from hyperagent_jax.types import Agent
 
@@ -34,8 +35,8 @@ class Snapshots:
       return
     seed = select_seed(state, 0)
     q = jax.device_get(self._posterior(seed.learner, jnp.asarray(self._observations)))
-    ring = np.asarray(seed.carry.replay.rows.observation)[: int(seed.carry.replay.num_added)]
-    visits = np.bincount(ring.ravel(), minlength=self._size**2 + 1)[self._observations]
+    visited = stored_rows(seed.carry.replay).observation
+    visits = np.bincount(visited.ravel(), minlength=self._size**2 + 1)[self._observations]
     data = io.BytesIO()
     np.savez_compressed(
       data,

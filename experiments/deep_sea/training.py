@@ -15,9 +15,9 @@ from experiments.common.training import train
 from experiments.deep_sea.settings import NUM_ACTIONS, DeepSeaConfig
 from experiments.deep_sea.snapshots import Snapshots
 from hyperagent_jax.baselines import SYSTEMS
+from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import deep_sea
-from hyperagent_jax.replay import make_replay
 from hyperagent_jax.runner import make_runner, steps_for
 
 COLUMNS = (*RESULT_COLUMNS, 'size', 'solved', 'loss', 'grad_norm')
@@ -70,7 +70,7 @@ def train_size(
   runner = make_runner(
     agent,
     deep_sea.make_deep_sea(size, not env.stochastic),
-    make_replay(capacity, agent_config.num_envs, agent_config.n_step, agent_config.discount),
+    make_replay_for(agent_config, capacity),
     agent_config,
     # Whether it is solved is judged without reward noise.
     eval_environment=deep_sea.make_deep_sea(size, not env.stochastic, reward_noise=False),

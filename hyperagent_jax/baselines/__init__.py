@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hyperagent_jax import presets
-from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.baselines import ddqn, enn_dqn, ensemble, hyperdqn, hypermodel, langevin, noisy
 from hyperagent_jax.baselines.config import RivalConfig, validate_rival
+from hyperagent_jax.build import make
 from hyperagent_jax.config import HyperAgentConfig, validate
-from hyperagent_jax.networks import make_network
 from hyperagent_jax.types import Agent
 
 
@@ -24,10 +23,6 @@ class System(NamedTuple):
   validate: Callable[[Any], None]  # raises ConfigError on settings that it cannot use
 
 
-def _hyperagent(config: HyperAgentConfig, num_actions: int) -> Agent:
-  return make_hyperagent(make_network(config, num_actions), make_optimizer(config), config)
-
-
 def _rival(deep_sea: Any, atari: Any, make: Any, fields: frozenset[str]) -> System:
   return System(deep_sea, atari, make, fields, functools.partial(validate_rival, fields=fields))
 
@@ -36,7 +31,7 @@ SYSTEMS = {
   'hyperagent': System(
     presets.deep_sea,
     lambda preset: preset,
-    _hyperagent,
+    make,
     frozenset(f.name for f in dataclasses.fields(HyperAgentConfig)),
     validate,
   ),

@@ -52,12 +52,12 @@ def from_preset(preset: HyperAgentConfig, **changes: object) -> RivalConfig:
   return RivalConfig(**{**{f.name: getattr(preset, f.name) for f in dataclasses.fields(preset)}, **changes})
 
 
-def deep_sea(size: int, **changes: object) -> RivalConfig:
+def deep_sea_preset(size: int, **changes: object) -> RivalConfig:
   """HyperAgent's settings on DeepSea with a rival's changes."""
   return from_preset(presets.deep_sea(size), **changes)
 
 
-def atari(preset: HyperAgentConfig, **changes: object) -> RivalConfig:
+def atari_preset(preset: HyperAgentConfig, **changes: object) -> RivalConfig:
   """One of HyperAgent's presets for Atari with a rival's changes.
 
   What only HyperAgent has is left out: the perturbation is off, beta and the gradient penalty are not read.

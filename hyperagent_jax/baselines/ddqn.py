@@ -7,24 +7,23 @@ of 10,000 episodes, on Atari within 40,000 interactions. Evaluation on Atari act
 import jax.numpy as jnp
 
 from hyperagent_jax.agent import make_optimizer
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import make_indexed_agent, no_indices, optax_step
+from hyperagent_jax.baselines.config import ADAM, COMMON, RivalConfig, atari_preset, deep_sea_preset, validate_rival
+from hyperagent_jax.baselines.indexed_agent import make_indexed_agent, no_indices, optax_step
 from hyperagent_jax.baselines.modules import plain_network
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.types import Agent, Array
 
-FIELDS = lib.COMMON | lib.ADAM | {'epsilon_final', 'epsilon_steps', 'epsilon_evaluation'}
+FIELDS = COMMON | ADAM | {'epsilon_final', 'epsilon_steps', 'epsilon_evaluation'}
 
 
 def deep_sea(size: int) -> RivalConfig:
   """HyperAgent's own values; epsilon decays within 1,000 episodes; evaluation is greedy, or no size would be solved."""
-  return lib.deep_sea(size, epsilon_steps=1_000 * size, epsilon_evaluation=0.0)
+  return deep_sea_preset(size, epsilon_steps=1_000 * size, epsilon_evaluation=0.0)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """HyperAgent's own values (the published code has 10-step returns); epsilon decays within 40,000 interactions."""
-  return lib.atari(preset, epsilon_steps=40_000)
+  return atari_preset(preset, epsilon_steps=40_000)
 
 
 def epsilon_greedy(config: RivalConfig, num_acts: Array, evaluation: bool) -> Array:
@@ -37,7 +36,7 @@ def epsilon_greedy(config: RivalConfig, num_acts: Array, evaluation: bool) -> Ar
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
   """The agent."""
-  lib.validate_rival(config, FIELDS)
+  validate_rival(config, FIELDS)
   return make_indexed_agent(
     plain_network(config, num_actions),
     no_indices(),

@@ -13,9 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.agent import make_optimizer
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import IndexedNetwork, make_indexed_agent, optax_step, sampled_indices
+from hyperagent_jax.baselines.config import (
+  ADAM,
+  COMMON,
+  PRIOR,
+  SAMPLED_INDEX,
+  RivalConfig,
+  atari_preset,
+  deep_sea_preset,
+  validate_rival,
+)
+from hyperagent_jax.baselines.indexed_agent import IndexedNetwork, make_indexed_agent, optax_step, sampled_indices
 from hyperagent_jax.baselines.modules import (
   ObservationProduct,
   QNetwork,
@@ -24,11 +32,11 @@ from hyperagent_jax.baselines.modules import (
   grid_size_of,
 )
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.networks import make_torso, store_prior
+from hyperagent_jax.networks import apply, make_torso, store_prior
 from hyperagent_jax.torsos import glorot_normal
 from hyperagent_jax.types import Agent, Array, Params, PRNGKey
 
-FIELDS = lib.COMMON | lib.ADAM | lib.PRIOR | lib.SAMPLED_INDEX | {'epinet_hidden_sizes', 'prior_hidden_sizes'}
+FIELDS = COMMON | ADAM | PRIOR | SAMPLED_INDEX | {'epinet_hidden_sizes', 'prior_hidden_sizes'}
 
 _PUBLISHED = {
   'reference_distribution': 'gaussian',
@@ -42,12 +50,12 @@ _PUBLISHED = {
 
 def deep_sea(size: int) -> RivalConfig:
   """An epinet of 50 units, priors of 5, M = 4, 20 indices."""
-  return lib.deep_sea(size, **_PUBLISHED)
+  return deep_sea_preset(size, **_PUBLISHED)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """The same on HyperAgent's Atari torso."""
-  return lib.atari(preset, **_PUBLISHED)
+  return atari_preset(preset, **_PUBLISHED)
 
 
 class Epinet(nn.Module):
@@ -98,13 +106,13 @@ def make_epinet(config: RivalConfig, num_actions: int) -> IndexedNetwork:
     return params, store(init_priors(key_prior, observation))
 
   def q(params: Params, prior: Params, observation: Array, cache: Array, index: Array) -> Array:
-    return module.apply({'params': params}, observation, index) + index @ cache
+    return apply(module, params, observation, index) + index @ cache
 
-  return IndexedNetwork(init, look_up, q, config.prior_storage == 'table')
+  return IndexedNetwork(init, look_up, q, config.prior_storage != 'table')
 
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
   """The agent."""
-  lib.validate_rival(config, FIELDS)
+  validate_rival(config, FIELDS)
   step = optax_step(make_optimizer(config))
   return make_indexed_agent(make_epinet(config, num_actions), sampled_indices(config), step, config)

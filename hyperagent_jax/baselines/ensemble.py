@@ -13,9 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.agent import make_optimizer
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import (
+from hyperagent_jax.baselines.config import (
+  ACTING_INDEX,
+  ADAM,
+  COMMON,
+  PRIOR,
+  RivalConfig,
+  atari_preset,
+  deep_sea_preset,
+  validate_rival,
+)
+from hyperagent_jax.baselines.indexed_agent import (
   IndexedNetwork,
   Indices,
   Weights,
@@ -27,8 +35,8 @@ from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.networks import make_torso, store_prior
 from hyperagent_jax.types import Agent, Array, Params, PRNGKey
 
-FIELDS = lib.COMMON | lib.ADAM | lib.PRIOR | {'ensemble_size'}
-PLUS_FIELDS = FIELDS | lib.ACTING_INDEX | {'mask_probability'}
+FIELDS = COMMON | ADAM | PRIOR | {'ensemble_size'}
+PLUS_FIELDS = FIELDS | ACTING_INDEX | {'mask_probability'}
 OPTIMISTIC_FIELDS = FIELDS | {'mask_probability', 'optimism_quantile'}
 UCB_FIELDS = FIELDS | {'optimism_quantile'}
 
@@ -38,22 +46,22 @@ _BSUITE = {'hidden_sizes': (50, 50), 'double_q': False}
 
 def deep_sea(size: int) -> RivalConfig:
   """bsuite's network and prior scale, and its mask probability of 1, with four members."""
-  return lib.deep_sea(size, prior_scale=5.0, geometric_resampling=False, **_BSUITE)
+  return deep_sea_preset(size, prior_scale=5.0, geometric_resampling=False, **_BSUITE)
 
 
 def deep_sea_ucb(size: int) -> RivalConfig:
   """The same with a quantile of 0.85 over eight members; there are no published values for DeepSea."""
-  return lib.deep_sea(size, prior_scale=5.0, ensemble_size=8, optimism_quantile=0.85, **_BSUITE)
+  return deep_sea_preset(size, prior_scale=5.0, ensemble_size=8, optimism_quantile=0.85, **_BSUITE)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """HyperAgent's torso and prior scale, plain Q-learning."""
-  return lib.atari(preset, double_q=False, geometric_resampling=False)
+  return atari_preset(preset, double_q=False, geometric_resampling=False)
 
 
 def atari_ucb(preset: HyperAgentConfig) -> RivalConfig:
   """The same with a quantile of 0.85 over eight members."""
-  return lib.atari(preset, double_q=False, ensemble_size=8, optimism_quantile=0.85)
+  return atari_preset(preset, double_q=False, ensemble_size=8, optimism_quantile=0.85)
 
 
 def ensemble_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
@@ -70,7 +78,7 @@ def ensemble_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   def q(params: Params, prior: Params, observation: Array, cache: Array, index: Array) -> Array:
     return index @ (ensemble_apply(module, params, observation) + cache)
 
-  return IndexedNetwork(init, look_up, q, config.prior_storage == 'table')
+  return IndexedNetwork(init, look_up, q, config.prior_storage != 'table')
 
 
 def one_member(config: RivalConfig) -> Indices:
@@ -88,13 +96,13 @@ def one_member(config: RivalConfig) -> Indices:
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
   """Ensemble+."""
-  lib.validate_rival(config, PLUS_FIELDS)
+  validate_rival(config, PLUS_FIELDS)
   return _make(config, num_actions, one_member(config), _mask(config))
 
 
 def make_optimistic(config: RivalConfig, num_actions: int) -> Agent:
   """Ensemble+ with optimistic sampling: all members choose the action, and all learn towards the same target."""
-  lib.validate_rival(config, OPTIMISTIC_FIELDS)
+  validate_rival(config, OPTIMISTIC_FIELDS)
   members = jnp.eye(config.ensemble_size)
   indices = one_member(config)._replace(act=lambda key: members, target=lambda key, batch_size: members)
   return _make(config, num_actions, indices, _mask(config))
@@ -102,7 +110,7 @@ def make_optimistic(config: RivalConfig, num_actions: int) -> Agent:
 
 def make_ucb(config: RivalConfig, num_actions: int) -> Agent:
   """Bayes-UCBDQN: all members choose the action, and each learns towards its own target."""
-  lib.validate_rival(config, UCB_FIELDS)
+  validate_rival(config, UCB_FIELDS)
   members = jnp.eye(config.ensemble_size)
   indices = one_member(config)._replace(act=lambda key: members)
   weights = Weights(lambda key: jax.random.exponential(key, (config.ensemble_size,)))

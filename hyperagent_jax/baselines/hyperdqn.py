@@ -13,20 +13,29 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from hyperagent_jax.agent import make_optimizer
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import make_indexed_agent, optax_step, sampled_indices
-from hyperagent_jax.baselines.modules import indexed
+from hyperagent_jax.baselines.config import (
+  ADAM,
+  COMMON,
+  PERTURBATION,
+  PRIOR,
+  SAMPLED_INDEX,
+  RivalConfig,
+  atari_preset,
+  deep_sea_preset,
+  validate_rival,
+)
+from hyperagent_jax.baselines.indexed_agent import make_indexed_agent, optax_step, sampled_indices
+from hyperagent_jax.baselines.modules import with_index
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.networks import join_with_prior, make_torso
 from hyperagent_jax.types import Agent, Array
 
 FIELDS = (
-  lib.COMMON
-  | lib.ADAM
-  | lib.PRIOR
-  | lib.SAMPLED_INDEX
-  | lib.PERTURBATION
+  COMMON
+  | ADAM
+  | PRIOR
+  | SAMPLED_INDEX
+  | PERTURBATION
   | {'posterior_scale', 'prior_std', 'prior_row_length', 'bias_init'}
 )
 
@@ -43,12 +52,12 @@ _PUBLISHED = {
 
 def deep_sea(size: int) -> RivalConfig:
   """The published code's numbers."""
-  return lib.deep_sea(size, index_dim=2, batch_size=2_560, min_replay=128, **_PUBLISHED)
+  return deep_sea_preset(size, index_dim=2, batch_size=2_560, min_replay=128, **_PUBLISHED)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """HyperAgent's numbers but for the index: dependent, shared, M = 32, ten of them (published code), sigma 0.01."""
-  return lib.atari(preset, **{**_PUBLISHED, 'update_indices': '10', 'index_dim': 32, 'sigma': 0.01})
+  return atari_preset(preset, **{**_PUBLISHED, 'update_indices': '10', 'index_dim': 32, 'sigma': 0.01})
 
 
 class WithOne(nn.Module):
@@ -63,7 +72,7 @@ class WithOne(nn.Module):
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
   """The agent."""
-  lib.validate_rival(config, FIELDS)
+  validate_rival(config, FIELDS)
   network = join_with_prior(lambda: WithOne(make_torso(config)), config, num_actions)
   step = optax_step(make_optimizer(config))
-  return make_indexed_agent(indexed(network), sampled_indices(config), step, config)
+  return make_indexed_agent(with_index(network), sampled_indices(config), step, config)

@@ -14,20 +14,29 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.agent import make_optimizer, reference_of
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import IndexedNetwork, make_indexed_agent, optax_step, sampled_indices
+from hyperagent_jax.baselines.config import (
+  ADAM,
+  COMMON,
+  PERTURBATION,
+  PRIOR,
+  SAMPLED_INDEX,
+  RivalConfig,
+  deep_sea_preset,
+  validate_rival,
+)
+from hyperagent_jax.baselines.indexed_agent import IndexedNetwork, make_indexed_agent, optax_step, sampled_indices
 from hyperagent_jax.baselines.modules import grid_size_of
 from hyperagent_jax.config import ConfigError
+from hyperagent_jax.networks import apply
 from hyperagent_jax.torsos import deep_sea_row
 from hyperagent_jax.types import Agent, Array, Params, PRNGKey
 
-FIELDS = (lib.COMMON | lib.ADAM | lib.PRIOR | lib.SAMPLED_INDEX | lib.PERTURBATION) - {'prior_storage'}
+FIELDS = (COMMON | ADAM | PRIOR | SAMPLED_INDEX | PERTURBATION) - {'prior_storage'}
 
 
 def deep_sea(size: int) -> RivalConfig:
   """HyperAgent's numbers with 20 shared update indices."""
-  return lib.deep_sea(size, update_indices='20', shared_indices=True)
+  return deep_sea_preset(size, update_indices='20', shared_indices=True)
 
 
 class HyperLayers(nn.Module):
@@ -89,7 +98,7 @@ def make_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
     return params, prior
 
   def q(params: Params, prior: Params, observation: Array, cache: tuple[()], index: Array) -> Array:
-    trained, fixed = (m.apply({'params': p}, observation, index) for m, p in zip(modules, (params, prior), strict=True))
+    trained, fixed = (apply(m, p, observation, index) for m, p in zip(modules, (params, prior), strict=True))
     return trained + config.prior_scale * fixed
 
   return IndexedNetwork(init, lambda prior, observation: (), q)
@@ -97,6 +106,6 @@ def make_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
   """The agent."""
-  lib.validate_rival(config, FIELDS)
+  validate_rival(config, FIELDS)
   step = optax_step(make_optimizer(config))
   return make_indexed_agent(make_network(config, num_actions), sampled_indices(config), step, config)

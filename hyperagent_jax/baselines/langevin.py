@@ -17,35 +17,34 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import Step, make_indexed_agent, no_indices
+from hyperagent_jax.baselines.config import COMMON, RivalConfig, atari_preset, deep_sea_preset, validate_rival
+from hyperagent_jax.baselines.indexed_agent import Step, make_indexed_agent, no_indices
 from hyperagent_jax.baselines.modules import plain_network
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.types import Agent, Array, Params, PRNGKey
 
-FIELDS = lib.COMMON | {'noise_scale', 'num_inner_steps'}
+FIELDS = COMMON | {'noise_scale', 'num_inner_steps'}
 ADAM_FIELDS = FIELDS | {'bias_factor', 'adam_eps'}
 
 
 def deep_sea(size: int) -> RivalConfig:
   """Plain steps of 1e-2 as in the published point estimate."""
-  return lib.deep_sea(size, learning_rate=1e-2, noise_scale=1e-3, double_q=False)
+  return deep_sea_preset(size, learning_rate=1e-2, noise_scale=1e-3, double_q=False)
 
 
 def deep_sea_adam(size: int) -> RivalConfig:
   """The published optimizer's eps of 1e-8, a of 1 and J = 1."""
-  return lib.deep_sea(size, noise_scale=1e-4, bias_factor=1.0, adam_eps=1e-8, double_q=False)
+  return deep_sea_preset(size, noise_scale=1e-4, bias_factor=1.0, adam_eps=1e-8, double_q=False)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """The published numbers for Atari, on HyperAgent's torso."""
-  return lib.atari(preset, noise_scale=1e-7, double_q=False)
+  return atari_preset(preset, noise_scale=1e-7, double_q=False)
 
 
 def atari_adam(preset: HyperAgentConfig) -> RivalConfig:
   """The published numbers for Atari, on HyperAgent's torso."""
-  return lib.atari(preset, noise_scale=1e-7, bias_factor=0.1, adam_eps=1e-8, double_q=False)
+  return atari_preset(preset, noise_scale=1e-7, bias_factor=0.1, adam_eps=1e-8, double_q=False)
 
 
 class Moments(NamedTuple):
@@ -93,7 +92,7 @@ def adam_lmc_step(config: RivalConfig, b1: float = 0.9, b2: float = 0.999) -> St
 
 
 def _make(config: RivalConfig, num_actions: int, fields: frozenset[str], step: Step) -> Agent:
-  lib.validate_rival(config, fields)
+  validate_rival(config, fields)
   return make_indexed_agent(plain_network(config, num_actions), no_indices(), step, config)
 
 

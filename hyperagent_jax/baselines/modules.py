@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import IndexedNetwork
-from hyperagent_jax.networks import make_torso
+from hyperagent_jax.baselines.indexed_agent import IndexedNetwork
+from hyperagent_jax.networks import apply, make_torso
 from hyperagent_jax.torsos import deep_sea_row, glorot_normal
 from hyperagent_jax.types import Array, Network, Params, PRNGKey
 
@@ -62,7 +62,7 @@ def without_prior(module: nn.Module, example: Array | None = None) -> IndexedNet
     return module.init(key, observation, *given(example))['params'], ()
 
   def q(params: Params, prior: Params, observation: Array, cache: tuple[()], index: Array) -> Array:
-    return module.apply({'params': params}, observation, *given(index))
+    return apply(module, params, observation, *given(index))
 
   return IndexedNetwork(init, lambda prior, observation: (), q)
 
@@ -72,9 +72,9 @@ def plain_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   return without_prior(QNetwork(make_torso(config), num_actions))
 
 
-def indexed(network: Network) -> IndexedNetwork:
+def with_index(network: Network) -> IndexedNetwork:
   """A network that is affine in the index, such as HyperAgent's, as one of any kind."""
-  return IndexedNetwork(network.init, network.cache, network.q, network.caches_in_table)
+  return IndexedNetwork(network.init, network.prior_q, network.q, network.remember_prior)
 
 
 def ensemble_init(module: nn.Module, num: int) -> Callable[[PRNGKey, Array], Params]:
@@ -85,4 +85,4 @@ def ensemble_init(module: nn.Module, num: int) -> Callable[[PRNGKey, Array], Par
 
 def ensemble_apply(module: nn.Module, params: Params, observation: Array) -> Array:  # -> [M, A]
   """Every member's values of one state."""
-  return jax.vmap(lambda p: module.apply({'params': p}, observation))(params)
+  return jax.vmap(lambda p: apply(module, p, observation))(params)

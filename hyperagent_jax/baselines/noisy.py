@@ -18,9 +18,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperagent_jax.agent import make_optimizer
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.indexed import IndexedNetwork, Indices, make_indexed_agent, optax_step, sampled_indices
+from hyperagent_jax.baselines.config import (
+  ACTING_INDEX,
+  ADAM,
+  COMMON,
+  RivalConfig,
+  atari_preset,
+  deep_sea_preset,
+  validate_rival,
+)
+from hyperagent_jax.baselines.indexed_agent import (
+  IndexedNetwork,
+  Indices,
+  make_indexed_agent,
+  optax_step,
+  sampled_indices,
+)
 from hyperagent_jax.baselines.modules import grid_size_of, without_prior
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.distributions import Distribution
@@ -28,7 +41,7 @@ from hyperagent_jax.networks import make_torso
 from hyperagent_jax.torsos import deep_sea_row
 from hyperagent_jax.types import Agent, Array
 
-FIELDS = lib.COMMON | lib.ADAM | lib.ACTING_INDEX | {'noise_init', 'update_indices', 'shared_indices'}
+FIELDS = COMMON | ADAM | ACTING_INDEX | {'noise_init', 'update_indices', 'shared_indices'}
 
 # A fresh network at every step and for every mini-batch.
 _FRESH = {'act_resampling': 'state_dependent', 'update_indices': '1', 'shared_indices': True}
@@ -36,22 +49,22 @@ _FRESH = {'act_resampling': 'state_dependent', 'update_indices': '1', 'shared_in
 
 def deep_sea(size: int) -> RivalConfig:
   """NoisyNet with sigma_0 = 0.5 and HyperAgent's other values; nothing was published for DeepSea."""
-  return lib.deep_sea(size, noise_init=0.5, **_FRESH)
+  return deep_sea_preset(size, noise_init=0.5, **_FRESH)
 
 
 def deep_sea_sane(size: int) -> RivalConfig:
   """SANE; its scale starts near 0.1 by choice, since the published one has no fixed start."""
-  return lib.deep_sea(size, noise_init=0.1, **_FRESH)
+  return deep_sea_preset(size, noise_init=0.1, **_FRESH)
 
 
 def atari(preset: HyperAgentConfig) -> RivalConfig:
   """NoisyNet on HyperAgent's convolutions."""
-  return lib.atari(preset, noise_init=0.5, **_FRESH)
+  return atari_preset(preset, noise_init=0.5, **_FRESH)
 
 
 def atari_sane(preset: HyperAgentConfig) -> RivalConfig:
   """SANE on HyperAgent's convolutions."""
-  return lib.atari(preset, noise_init=0.1, **_FRESH)
+  return atari_preset(preset, noise_init=0.1, **_FRESH)
 
 
 def squashed(noise: Array) -> Array:
@@ -129,6 +142,7 @@ class NoisyLayers(nn.Module):
     mean = x.times(self.param(f'mean_{i}', _uniform(root), (x.num_rows, width)))
     mean = mean + self.param(f'mean_bias_{i}', _uniform(root), (width,))
     if self.by_state:
+      assert scale is not None
       return mean + scale * e_out * (x.dot(e_in) + 1.0)
     constant = nn.initializers.constant(self.noise_init * root)
     sigma = self.param(f'sigma_{i}', constant, (x.num_rows, width))
@@ -151,7 +165,7 @@ def noisy_network(config: RivalConfig, num_actions: int, by_state: bool) -> Inde
 
 
 def _make(config: RivalConfig, num_actions: int, by_state: bool) -> Agent:
-  lib.validate_rival(config, FIELDS)
+  validate_rival(config, FIELDS)
   step = optax_step(make_optimizer(config))
   return make_indexed_agent(noisy_network(config, num_actions, by_state), seeds(config), step, config)
 

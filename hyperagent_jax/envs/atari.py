@@ -117,7 +117,12 @@ def vector_options(config: AtariConfig, frame_stack: int) -> dict[str, Any]:
 
 def num_actions_of(game: str, config: AtariConfig) -> int:
   """Actions of a game."""
-  return int(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)).single_action_space.n)
+  return _num_actions(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
+
+
+def _num_actions(games: AtariVectorEnv) -> int:
+  space: Any = games.single_action_space  # Gymnasium's Discrete
+  return int(space.n)
 
 
 def interpret(
@@ -235,7 +240,7 @@ def _make_environment(
     name,
     reset,
     step,
-    num_actions=int(games.owners[0].single_action_space.n),
+    num_actions=_num_actions(games.owners[0]),
     observation_spec=_observation_spec(config, frame_stack),
     episode_length=None,
     num_envs=num_envs,
@@ -289,8 +294,8 @@ def make_atari(
 
   training, environment = make(num_envs, training=True)
   evaluation, eval_environment = make(num_eval_episodes, training=False)
-  params = AtariParams(training.handles(num_seeds), evaluation.handles(num_seeds))
-  return Atari(environment, eval_environment, jax.tree.map(jnp.asarray, params))
+  params = AtariParams(jnp.asarray(training.handles(num_seeds)), jnp.asarray(evaluation.handles(num_seeds)))
+  return Atari(environment, eval_environment, params)
 
 
 class AtariEnvironment(dm_env.Environment):
@@ -347,4 +352,4 @@ class AtariEnvironment(dm_env.Environment):
 
   def action_spec(self) -> specs.DiscreteArray:
     """The game's actions."""
-    return specs.DiscreteArray(int(self._games.single_action_space.n), name='action')
+    return specs.DiscreteArray(_num_actions(self._games), name='action')

@@ -102,12 +102,13 @@ def make_deep_sea(size: int, deterministic: bool = True, reward_noise: bool = Tr
     return state, time_step(FIRST, 0.0, 1.0, observe(state))
 
   def step(params: DeepSeaParams, state: DeepSeaState, action: Array, key: PRNGKey) -> tuple[DeepSeaState, TimeStep]:
-    if deterministic:
-      slip, noise = 1.0, 0.0
-    else:
+    slip: Array | float = 1.0
+    noise: Array | float = 0.0
+    if not deterministic:
       key_slip, key_noise = jax.random.split(key)
       slip = jax.random.uniform(key_slip)
-      noise = jax.random.normal(key_noise) if reward_noise else 0.0
+      if reward_noise:
+        noise = jax.random.normal(key_noise)
     over = state.row >= size  # the step after LAST starts the next episode
     moved, reward = transition(params, state, action, slip, noise)
     state = jax.tree.map(lambda x: jnp.where(over, 0, x), moved)

@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 
 def _read_rows() -> list[dict[str, str]]:
-  with (resources.files('hyperagent_jax.scores.data') / 'atari_scores.csv').open(newline='') as file:
+  with (resources.files('hyperagent_jax.scores.data') / 'atari_scores.csv').open() as file:
     return list(csv.DictReader(file))
 
 

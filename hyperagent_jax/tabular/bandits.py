@@ -188,16 +188,16 @@ def make_linear_hyperagent(
   laws = make_laws(reference, perturbation, index_dim)
 
   def init(key: PRNGKey, features: Array) -> Factored:
-    factor = prior_std * laws.prior(key, dim).astype(features.dtype)
+    factor = prior_std * laws.draw_prior(key, dim).astype(features.dtype)
     return Factored(init_posterior(features, prior_std), factor)
 
   def act(state: Factored, key: PRNGKey) -> Array:
-    index = laws.index(key, 1, num_indices)[0]  # [K, M]
+    index = laws.draw_xi(key, 1, num_indices)[0]  # [K, M]
     theta = state.posterior.mean[:, None] + state.factor @ index.T  # [d, K]
     return best(jnp.max(state.posterior.features @ theta, axis=-1))
 
   def update(state: Factored, action: Array, reward: Array, key: PRNGKey) -> Factored:
-    noise = laws.noise(key, 1)[0]
+    noise = laws.draw_noise(key, 1)[0]
     posterior, gain = observe(state.posterior, action, reward, noise_std)
     x = posterior.features[action]
     return Factored(posterior, observe_factor(state.factor, x, gain, noise, noise_std))

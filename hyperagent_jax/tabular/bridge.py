@@ -84,7 +84,7 @@ def make_bridge(
     reference_distribution='gaussian',
     update_indices='exact',
     discount=discount,
-    sigma=parameters.sigma,
+    sigma=float(parameters.sigma),
     beta=parameters.beta,
     target_period=target_period,
     double_q=double_q,
@@ -93,14 +93,14 @@ def make_bridge(
   agent = make_hyperagent(network, optax.sgd(learning_rate), config)
   learner = agent.init(key, jnp.zeros((), jnp.int32))
   zeros = jax.tree.map(jnp.zeros_like, learner.params)
-  prior = {'head': learner.prior['head'].at[..., 0].set(parameters.prior_mean)}  # [S, A, 1 + M], b0 first
-  return Bridge(agent, network, learner._replace(params=zeros, target_params=zeros, prior=prior))
+  prior = {'head': learner.prior_params['head'].at[..., 0].set(parameters.prior_mean)}  # [S, A, 1 + M], b0 first
+  return Bridge(agent, network, learner._replace(params=zeros, target_params=zeros, prior_params=prior))
 
 
 def values(bridge: Bridge, learner: LearnerState) -> HyperQ:
   """Means [S, A] and factors [S, A, M] of all states."""
-  states = jnp.arange(learner.prior['head'].shape[0])
-  of = lambda state: bridge.network.hyper_q(learner.params, state, bridge.network.cache(learner.prior, state))
+  states = jnp.arange(learner.prior_params['head'].shape[0])
+  of = lambda state: bridge.network.hyper_q(learner.params, state, bridge.network.prior_q(learner.prior_params, state))
   return jax.vmap(of)(states)
 
 

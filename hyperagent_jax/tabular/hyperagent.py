@@ -213,14 +213,17 @@ def make_hyperagent(
   def init(key: PRNGKey, rewards: Array) -> State:
     check_problem(problem, rewards)
     chosen = parameters_for(rewards)
-    z0 = laws.prior(key, horizon * num_states * num_actions).reshape(*problem.shape, index_dim).astype(rewards.dtype)
-    factor = chosen.beta**-0.5 * chosen.sigma[:, None, None, None] * z0
+    z0 = (
+      laws.draw_prior(key, horizon * num_states * num_actions).reshape(*problem.shape, index_dim).astype(rewards.dtype)
+    )
+    sigma = jnp.asarray(chosen.sigma)[:, None, None, None]
+    factor = chosen.beta**-0.5 * sigma * z0
     block = jnp.zeros((index_dim, index_dim), rewards.dtype) if in_blocks else None
     counts = jnp.zeros((*problem.shape, num_states), rewards.dtype)
     return State(rewards, counts, factor, block, jnp.zeros((), jnp.int32))
 
   def policy(state: State, key: PRNGKey) -> Array:
-    index = laws.index(key, horizon * num_states if independent else 1, num_indices).astype(state.factor.dtype)
+    index = laws.draw_xi(key, horizon * num_states if independent else 1, num_indices).astype(state.factor.dtype)
     index = jnp.broadcast_to(index, (horizon * num_states, num_indices, index_dim))
     index = index.reshape(horizon, num_states, num_indices, index_dim)
     bonus = jnp.max(jnp.einsum('hsam,hskm->hska', state.factor, index, precision='highest'), axis=2)
@@ -229,10 +232,11 @@ def make_hyperagent(
   def draw_noise(state: State, key: PRNGKey) -> tuple[Array | None, Array]:
     """The block of perturbations from now on, and z [H, M] of an episode; orthogonal ones are dealt row by row."""
     if not in_blocks:
-      return None, laws.noise(key, horizon).astype(state.factor.dtype)
+      return None, laws.draw_noise(key, horizon).astype(state.factor.dtype)
     row = state.num_steps % index_dim
     keys = jax.random.split(key, -(-horizon // index_dim) + 1)
     new = jax.vmap(haar_orthogonal, in_axes=(0, None))(keys, index_dim).astype(state.factor.dtype)
+    assert state.noise_block is not None
     # At row 0 a block begins; otherwise the rest of the last one goes first.
     dealt = jnp.where(row == 0, new, jnp.concatenate([state.noise_block[None], new[:-1]])).reshape(-1, index_dim)
     rows = row + jnp.arange(horizon)

@@ -12,9 +12,9 @@ from hyperagent_jax.types import Array, PRNGKey
 class Laws(NamedTuple):
   """What a factor is made of and read with."""
 
-  index: Callable[[PRNGKey, int, int], Array]  # key, number, K -> [number, K, M], independent along the first axis
-  noise: Callable[[PRNGKey, int], Array]  # key, number -> [number, M] perturbations z
-  prior: Callable[[PRNGKey, int], Array]  # key, number -> [number, M] z0
+  draw_xi: Callable[[PRNGKey, int, int], Array]  # key, number, K -> [number, K, M], independent along the first axis
+  draw_noise: Callable[[PRNGKey, int], Array]  # key, number -> [number, M] perturbations z
+  draw_prior: Callable[[PRNGKey, int], Array]  # key, number -> [number, M] z0
 
 
 def make_laws(reference: str, perturbation: str, index_dim: int, num_nonzero: int = 1) -> Laws:

@@ -191,6 +191,7 @@ def make_lmc_lsvi_refit(
     return Refitted(rewards, no_data(problem), by_counts.init(key, rewards).q)
 
   def update(state: Refitted, episode: Episode, key: PRNGKey) -> Refitted:
+    assert state.q is not None, 'a chain has a value to go on from'
     data = append(state.data, episode)
     noise = jax.random.normal(key, (horizon, num_inner_steps, num_states, num_actions), state.rewards.dtype)
     return Refitted(state.rewards, data, lmc_refit(state.rewards, data, state.q, noise, chosen))

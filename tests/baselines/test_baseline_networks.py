@@ -10,7 +10,7 @@ import pytest
 
 from hyperagent_jax.baselines import enn_dqn, ensemble, hyperdqn, hypermodel, noisy
 from hyperagent_jax.baselines.config import RivalConfig
-from hyperagent_jax.baselines.modules import ObservationProduct, indexed, plain_network
+from hyperagent_jax.baselines.modules import ObservationProduct, plain_network, with_index
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.networks import join_with_prior, make_torso
 
@@ -36,7 +36,7 @@ def with_(**changes):
 
 
 def make_hyperdqn(config):
-  return indexed(join_with_prior(lambda: hyperdqn.WithOne(make_torso(config)), config, ACTIONS))
+  return with_index(join_with_prior(lambda: hyperdqn.WithOne(make_torso(config)), config, ACTIONS))
 
 
 NETWORKS = {
@@ -58,7 +58,7 @@ def build(name, config=BASE):
   rng = np.random.RandomState(0)
   shapes = jax.eval_shape(network.init, jax.random.key(0), example)
   params, prior = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.randn(*x.shape), jnp.float32), shapes)
-  q = jax.jit(lambda params, o, index: network.q(params, prior, o, network.cache(prior, o), index))
+  q = jax.jit(lambda params, o, index: network.q(params, prior, o, network.prior_q(prior, o), index))
   return network, params, prior, q
 
 
@@ -149,11 +149,11 @@ def test_table_of_priors_holds_the_scaled_values_of_every_state(name, trailing):
     return NETWORKS[name](BASE).init(key, jnp.int32(0))[1], network.init(key, jnp.int32(0))[1]
 
   weights, table = both(jax.random.key(0))
-  assert network.caches_in_table and not NETWORKS[name](BASE).caches_in_table
+  assert not network.remember_prior and NETWORKS[name](BASE).remember_prior
   assert table.shape == (SIZE * (SIZE + 1) // 2 + 1, *trailing)
   for o in OBSERVATIONS:
     expected = [2.0 * numpy_mlp(member(weights, m), one_hot(o)) for m in range(trailing[0])]
-    np.testing.assert_allclose(network.cache(table, jnp.int32(o)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(network.prior_q(table, jnp.int32(o)), expected, rtol=1e-4, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------- hyperdqn

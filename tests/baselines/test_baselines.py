@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from hyperagent_jax import agent as hyperagent
-from hyperagent_jax import presets, types
+from hyperagent_jax import build, presets, types
 from hyperagent_jax.baselines import SYSTEMS, ddqn, enn_dqn, ensemble, hyperdqn, hypermodel, langevin, noisy
-from hyperagent_jax.baselines import config as lib
-from hyperagent_jax.baselines.config import RivalConfig, refuse_unread, validate_rival
-from hyperagent_jax.baselines.indexed import (
+from hyperagent_jax.baselines.config import COMMON, RivalConfig, refuse_unread, validate_rival
+from hyperagent_jax.baselines.indexed_agent import (
   ActDraws,
   IndexedExtras,
   UpdateDraws,
@@ -22,7 +21,7 @@ from hyperagent_jax.baselines.indexed import (
   optax_step,
   sampled_indices,
 )
-from hyperagent_jax.baselines.modules import indexed, plain_network
+from hyperagent_jax.baselines.modules import plain_network, with_index
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.networks import join_with_prior, make_network, make_torso
 from hyperagent_jax.types import ActorState, Extras, Transition
@@ -42,7 +41,9 @@ def random_learner(agent):
   rng = np.random.RandomState(0)
   draw = lambda tree: jax.tree.map(lambda x: jnp.asarray(0.5 * rng.randn(*x.shape), jnp.float32), tree)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape.opt_state)
-  return types.LearnerState(draw(shape.params), draw(shape.prior), draw(shape.target_params), zeros, jnp.int32(1))
+  return types.LearnerState(
+    draw(shape.params), draw(shape.prior_params), draw(shape.target_params), zeros, jnp.int32(1)
+  )
 
 
 def make_batch(extras=None):
@@ -75,7 +76,7 @@ NETWORKS = {
   'ensemble_plus': ensemble.ensemble_network,
   'ensemble_plus_os': ensemble.ensemble_network,
   'bayes_ucbdqn': ensemble.ensemble_network,
-  'hyperdqn': lambda c, n: indexed(join_with_prior(lambda: hyperdqn.WithOne(make_torso(c)), c, n)),
+  'hyperdqn': lambda c, n: with_index(join_with_prior(lambda: hyperdqn.WithOne(make_torso(c)), c, n)),
   'enn_dqn': enn_dqn.make_epinet,
   'hypermodel': hypermodel.make_network,
   'noisynet': lambda c, n: noisy.noisy_network(c, n, by_state=False),
@@ -96,7 +97,7 @@ def make(name, **changes):
 def value_of(name, **changes):
   """Q [A] of parameters, a prior, an observation and an index; `test_baseline_networks.py` tests the networks."""
   network = NETWORKS[name](settings(name, **changes), ACTIONS)
-  q = jax.jit(lambda params, prior, o, index: network.q(params, prior, o, network.cache(prior, o), index))
+  q = jax.jit(lambda params, prior, o, index: network.q(params, prior, o, network.prior_q(prior, o), index))
   return lambda params, prior, o, index: np.asarray(q(params, prior, jnp.int32(o), index), np.float64)
 
 
@@ -124,7 +125,7 @@ HYPERAGENTS = RivalConfig(
 def both_agents(config):
   """HyperAgent, and the generic agent made of HyperAgent's network, indices and optimizer."""
   network, optimizer = make_network(config, ACTIONS), hyperagent.make_optimizer(config)
-  generic = make_indexed_agent(indexed(network), sampled_indices(config), optax_step(optimizer), config)
+  generic = make_indexed_agent(with_index(network), sampled_indices(config), optax_step(optimizer), config)
   return hyperagent.make_hyperagent(network, optimizer, config), generic
 
 
@@ -161,7 +162,7 @@ def test_generic_agent_acts_as_hyperagent_under_the_same_indices(num, quantile):
     actor = ActorState(index, None, jnp.int32(0))
     _, one = agent.act(learner, actor, step(), hyperagent.ActDraws(index + 1, jnp.float32(1.0), None))
     _, other = generic.act(learner, actor, step(), ActDraws(index + 1, jnp.float32(1.0), None, None, None))
-    return one.action, other.action, one.extras.prior, other.extras.prior
+    return one.action, other.action, one.extras.prior_q, other.extras.prior_q
 
   one, other, prior, other_prior = actions(indices)
   np.testing.assert_array_equal(one, other)
@@ -185,14 +186,16 @@ def numpy_loss(value, learner, batch, index, index_t, weights, double_q, optimis
   """
   losses = []
   for b in range(BATCH):
-    under = lambda params, indices, o=batch.o_t[b]: np.stack([value(params, learner.prior, o, xi) for xi in indices])
+    under = lambda params, indices, o=batch.o_t[b]: np.stack(
+      [value(params, learner.prior_params, o, xi) for xi in indices]
+    )
     for n, xi in enumerate(index[b]):
       group = [xi] if index_t is None else index_t[b]
       target = under(learner.target_params, group)  # [K, A]
       selector = under(learner.params, group) if double_q else target
       a = np.argmax([optimism(selector[:, a]) for a in range(ACTIONS)])
       y0 = float(batch.r_t[b]) + float(batch.discount_t[b]) * optimism(target[:, a])
-      q = value(learner.params, learner.prior, batch.o_tm1[b], xi)[int(batch.a_tm1[b])]
+      q = value(learner.params, learner.prior_params, batch.o_tm1[b], xi)[int(batch.a_tm1[b])]
       losses.append(weights[b, n] * (q - y0) ** 2)
   return np.mean(losses)
 
@@ -217,13 +220,13 @@ def test_loss_of_each_rival_equals_numpys(name):
   changes, index, index_t, weighed = LOSSES[name]
   config, agent, learner = make(name, **changes)
   draws = agent.draw_update(jax.random.key(3), BATCH)
-  for drawn, expected in ((draws.index, index), (draws.index_t, index_t)):
+  for drawn, expected in ((draws.xi, index), (draws.index_t, index_t)):
     if isinstance(expected, np.ndarray):
       np.testing.assert_array_equal(drawn, expected)
     else:
       assert (drawn is None) if expected is None else drawn.shape == expected
   per_transition = lambda x: None if x is None else (x if x.ndim == 3 else np.broadcast_to(x, (BATCH, *x.shape)))
-  index, index_t = per_transition(draws.index), per_transition(draws.index_t)
+  index, index_t = per_transition(draws.xi), per_transition(draws.index_t)
   weights = np.random.RandomState(0).exponential(size=(BATCH, 3)) if weighed else np.ones((BATCH, index.shape[1]))
   extras = IndexedExtras(weights=jnp.asarray(weights, jnp.float32)) if weighed else IndexedExtras()
   batch = make_batch(extras)
@@ -289,7 +292,7 @@ def test_nothing_is_weighed_where_all_members_learn(name):
 
 def member_values(name, learner, observation):
   value = value_of(name)
-  return np.stack([value(learner.params, learner.prior, observation, xi) for xi in MEMBERS])  # [M, A]
+  return np.stack([value(learner.params, learner.prior_params, observation, xi) for xi in MEMBERS])  # [M, A]
 
 
 def test_ensemble_plus_follows_one_member_for_an_episode_and_any_member_in_the_next():
@@ -302,9 +305,9 @@ def test_ensemble_plus_follows_one_member_for_an_episode_and_any_member_in_the_n
     for i, o in enumerate((0, 4, 9)):
       key = jax.random.fold_in(jax.random.key(episode), i)
       actor, output = act(learner, actor, step(types.MID if i else types.FIRST, o), key)
-      assert actor.index.shape == (1, 3) and sorted(np.asarray(actor.index)[0]) == [0, 0, 1]
-      members.add(int(np.argmax(actor.index)))
-      assert int(output.action) == greedy[o][np.argmax(actor.index)]
+      assert actor.xi.shape == (1, 3) and sorted(np.asarray(actor.xi)[0]) == [0, 0, 1]
+      members.add(int(np.argmax(actor.xi)))
+      assert int(output.action) == greedy[o][np.argmax(actor.xi)]
     assert len(members) == 1
     followed.append(members.pop())
   assert set(followed) == {0, 1, 2}
@@ -312,7 +315,7 @@ def test_ensemble_plus_follows_one_member_for_an_episode_and_any_member_in_the_n
 
 def test_ensemble_plus_draws_its_member_uniformly():
   _, agent, _ = make('ensemble_plus')
-  index = jax.jit(jax.vmap(agent.draw_act))(jax.random.split(jax.random.key(0), 3000)).index
+  index = jax.jit(jax.vmap(agent.draw_act))(jax.random.split(jax.random.key(0), 3000)).xi
   np.testing.assert_allclose(np.mean(index, axis=(0, 1)), 1 / 3, atol=5 * (2 / 9 / 3000) ** 0.5)
 
 
@@ -321,11 +324,11 @@ def test_optimistic_ensembles_act_greedily_for_the_optimum_over_all_members(name
   config, agent, learner = make(name)
   assert config.optimism_quantile == quantile
   act, actor = jax.jit(agent.act), agent.init_actor(jax.random.key(0))
-  np.testing.assert_array_equal(actor.index, MEMBERS)
+  np.testing.assert_array_equal(actor.xi, MEMBERS)
   actions = []
   for o in (0, 4, 5, 8, 9, 10, 12, 13):
     actor, output = act(learner, actor, step(types.MID, o), jax.random.key(o))
-    np.testing.assert_array_equal(actor.index, MEMBERS)
+    np.testing.assert_array_equal(actor.xi, MEMBERS)
     q = member_values(name, learner, o)
     expected = [sorted(q[:, a])[-1] if quantile == 1.0 else np.quantile(q[:, a], quantile) for a in range(ACTIONS)]
     assert int(output.action) == int(np.argmax(expected))
@@ -342,7 +345,7 @@ def test_hyperdqn_on_deep_sea_has_the_published_numbers():
   assert c.shared_indices and c.target_index == 'dependent'
   agent = SYSTEMS['hyperdqn'].make(dataclasses.replace(c, hidden_sizes=(4,), grid_size=SIZE), ACTIONS)
   draws = jax.eval_shape(lambda key: agent.draw_update(key, 2560), jax.random.key(0))
-  assert draws.index.shape == (20, 2) and draws.index_t is None
+  assert draws.xi.shape == (20, 2) and draws.index_t is None
 
 
 def test_hyperdqn_on_deep_sea_does_not_clip_gradients():
@@ -369,17 +372,17 @@ def test_update_with_shared_indices_is_that_with_the_same_indices_for_every_tran
 def test_noisy_networks_draw_noise_anew_for_every_step_and_apart_for_both_networks_of_an_update(name):
   _, agent, learner = make(name)
   draws = [agent.draw_update(jax.random.key(i), BATCH) for i in range(3)]
-  assert draws[0].index.dtype == jnp.uint32
+  assert draws[0].xi.dtype == jnp.uint32
   act = jax.jit(agent.act)
-  seeds = {tuple(np.asarray(x).ravel().tolist()) for d in draws for x in (d.index, d.index_t)}
+  seeds = {tuple(np.asarray(x).ravel().tolist()) for d in draws for x in (d.xi, d.index_t)}
   assert len(seeds) == 6
   actor = agent.init_actor(jax.random.key(0))
-  followed = [np.asarray(actor.index)]
+  followed = [np.asarray(actor.xi)]
   for i in range(3):
     key = jax.random.key(i)
     actor, _ = act(learner, actor, step(types.MID), key)
-    followed.append(np.asarray(actor.index))
-    np.testing.assert_array_equal(actor.index, agent.draw_act(key).index)
+    followed.append(np.asarray(actor.xi))
+    np.testing.assert_array_equal(actor.xi, agent.draw_act(key).xi)
   assert np.unique(np.concatenate(followed), axis=0).shape == (4, 2)
 
 
@@ -602,8 +605,10 @@ def fields_read(name, config, observation):
 
 @pytest.mark.parametrize('name', SYSTEMS)
 def test_a_system_declares_the_settings_that_it_reads_and_no_others(name, monkeypatch):
-  monkeypatch.setattr(lib, 'validate_rival', lambda config, fields: None)
-  monkeypatch.setattr(hyperagent, 'validate', lambda config: None)
+  for module in (ddqn, enn_dqn, ensemble, hyperdqn, hypermodel, langevin, noisy):
+    monkeypatch.setattr(module, 'validate_rival', lambda config, fields: None)
+  for module in (hyperagent, build):
+    monkeypatch.setattr(module, 'validate', lambda config: None)
   system, declared = SYSTEMS[name], SYSTEMS[name].fields
   config = settings(name)
   busy = dataclasses.replace(config, **{k: v for k, v in BUSY.items() if k in declared})
@@ -612,15 +617,15 @@ def test_a_system_declares_the_settings_that_it_reads_and_no_others(name, monkey
     screens = system.atari(presets.fast_cpu())
     configs.append((dataclasses.replace(screens, hidden_sizes=(4,)), jnp.zeros((4, 25, 25), jnp.uint8)))
   read = set().union(*(fields_read(name, c, o) for c, o in configs))
-  assert declared - lib.COMMON - read == set()
+  assert declared - COMMON - read == set()
   if system.atari:
-    assert lib.COMMON - LOOP - read == set()
+    assert COMMON - LOOP - read == set()
   undeclared = read - declared
   assert undeclared <= {*NEUTRAL, *WITHOUT_SIGMA, *WITHOUT_CHOICE}
   assert not undeclared & WITHOUT_SIGMA or 'sigma' in undeclared  # which is 0 then
   if undeclared & WITHOUT_CHOICE:
     agent = system.make(config, ACTIONS)
-    np.testing.assert_array_equal(agent.init_actor(jax.random.key(0)).index, agent.init_actor(jax.random.key(1)).index)
+    np.testing.assert_array_equal(agent.init_actor(jax.random.key(0)).xi, agent.init_actor(jax.random.key(1)).xi)
   atari_presets = (presets.atari(), presets.atari_published_code(), presets.fast_cpu()) if system.atari else ()
   for c in (system.deep_sea(20), *map(system.atari, atari_presets)):
     for field in undeclared & NEUTRAL.keys():
@@ -634,7 +639,7 @@ def test_presets_of_every_system_are_valid(name):
   if system.atari:
     for preset in (presets.atari(), presets.atari_published_code(), presets.fast_cpu()):
       system.make(system.atari(preset), 18)
-  assert lib.COMMON <= system.fields
+  assert COMMON <= system.fields
   assert system.fields <= {f.name for f in dataclasses.fields(system.deep_sea(5))}
 
 
@@ -662,7 +667,7 @@ def run_once(name, config, observations, num_actions):
   assert action.dtype == jnp.int32 and np.all((0 <= action) & (action < num_actions))
   assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(new.params))
   assert any(np.any(x != y) for x, y in zip(*map(jax.tree.leaves, (learner.params, new.params)), strict=True))
-  jax.tree.map(np.testing.assert_array_equal, learner.prior, new.prior)
+  jax.tree.map(np.testing.assert_array_equal, learner.prior_params, new.prior_params)
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
   if new.opt_state:  # the optimizer knows nothing of the prior
     assert count(new.opt_state.mu) == count(new.params)

@@ -103,7 +103,7 @@ def test_act_maximises_the_optimistic_value_under_the_index_that_it_follows(num_
     new, output = act(learner, actor, step(types.MID), draws_of(rng.randn(num_indices, DIM)))
     q = q5.mean + np.einsum('km,am->ka', index, q5.factor)
     assert int(output.action) == np.quantile(q, quantile, axis=0).argmax()
-    np.testing.assert_array_equal(new.index, index)
+    np.testing.assert_array_equal(new.xi, index)
     actions.append(int(output.action))
   assert len(set(actions)) > 1
 
@@ -136,7 +136,7 @@ def test_index_is_redrawn_when_the_rules_say_so(changes, step_type, discount, ev
   actor = ActorState(jnp.ones((1, DIM)), jnp.zeros((0, DIM)), jnp.zeros((), jnp.int32))
   draws = draws_of(-jnp.ones((1, DIM)), **draw)
   new, _ = agent.act(learner, actor, step(step_type, discount), draws, evaluation=evaluation)
-  np.testing.assert_array_equal(new.index, -1.0 if redrawn else 1.0)
+  np.testing.assert_array_equal(new.xi, -1.0 if redrawn else 1.0)
   assert int(new.num_acts) == 1
 
 
@@ -147,16 +147,16 @@ def test_act_with_a_key_is_act_with_the_draws_of_that_key():
   with_key = agent.act(learner, actor, step(types.FIRST), key)
   with_draws = agent.act(learner, actor, step(types.FIRST), agent.draw_act(key))
   jax.tree.map(np.testing.assert_array_equal, with_key, with_draws)
-  assert not np.array_equal(with_key[0].index, agent.act(learner, actor, step(types.FIRST), jax.random.key(8))[0].index)
+  assert not np.array_equal(with_key[0].xi, agent.act(learner, actor, step(types.FIRST), jax.random.key(8))[0].xi)
 
 
 def test_random_numbers_of_an_act_are_of_the_declared_kind_and_independent():
   agent, _, _ = make(with_(sigma=0.5))
   draws = jax.vmap(agent.draw_act)(jax.random.split(jax.random.key(0), 4000))
-  np.testing.assert_allclose(np.linalg.norm(draws.index[:, 0], axis=-1), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(np.linalg.norm(draws.xi[:, 0], axis=-1), 1.0, rtol=1e-5)
   np.testing.assert_allclose(np.linalg.norm(draws.noise, axis=-1), 1.0, rtol=1e-5)
   np.testing.assert_allclose(np.mean(draws.redraw), 0.5, atol=6 * 12**-0.5 / 4000**0.5)
-  columns = np.concatenate([draws.index[:, 0], draws.noise, np.asarray(draws.redraw)[:, None]], axis=1)
+  columns = np.concatenate([draws.xi[:, 0], draws.noise, np.asarray(draws.redraw)[:, None]], axis=1)
   np.testing.assert_allclose(np.corrcoef(columns.T), np.eye(2 * DIM + 1), atol=0.1)
 
 
@@ -194,10 +194,10 @@ def test_prior_value_is_remembered_only_where_there_is_no_table(storage):
   agent, learner, _ = make(config)
   _, output = agent.act(learner, agent.init_actor(jax.random.key(0)), step(types.LAST), jax.random.key(1))
   if storage == 'table':
-    assert output.extras.prior is None
+    assert output.extras.prior_q is None
   else:
-    expected = make_network(config, ACTIONS).cache(learner.prior, jnp.int32(5))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), output.extras.prior, expected)
+    expected = make_network(config, ACTIONS).prior_q(learner.prior_params, jnp.int32(5))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), output.extras.prior_q, expected)
 
 
 # ----------------------------------------------------------------------------------------------------------- the update
@@ -206,7 +206,7 @@ def test_prior_value_is_remembered_only_where_there_is_no_table(storage):
 @functools.cache
 def compile_posterior(prior_scale):
   network = make_network(with_(prior_scale=prior_scale), ACTIONS)
-  return jax.jit(lambda params, prior, o: network.hyper_q(params, o, network.cache(prior, o)))
+  return jax.jit(lambda params, prior, o: network.hyper_q(params, o, network.prior_q(prior, o)))
 
 
 def numpy_loss(config, learner, batch, draws, replay_size=1):
@@ -215,7 +215,7 @@ def numpy_loss(config, learner, batch, draws, replay_size=1):
   compiled_posterior = compile_posterior(config.prior_scale)
 
   def posterior(params, observation):
-    q = compiled_posterior(params, learner.prior, observation)
+    q = compiled_posterior(params, learner.prior_params, observation)
     return np.asarray(q.mean, np.float64), np.asarray(q.factor, np.float64)
 
   def values(params, observation, indices):  # [K, M] -> [K, A]
@@ -244,12 +244,12 @@ def numpy_loss(config, learner, batch, draws, replay_size=1):
     mean, factor = posterior(learner.params, batch.o_tm1[i])
     a = int(batch.a_tm1[i])
     z = np.asarray(batch.extras_tm1.noise[i], np.float64)
-    if draws.index is None:
+    if draws.xi is None:
       error, f = mean[a] - y0(i, draws.index_t[i]), factor[a] - config.sigma * z
       total.append(error**2 + v * f @ f + (2 * error * f.mean() if one_hot else 0.0))
       continue
-    for n in range(draws.index.shape[1]):
-      xi = np.asarray(draws.index[i, n], np.float64)
+    for n in range(draws.xi.shape[1]):
+      xi = np.asarray(draws.xi[i, n], np.float64)
       y = y0(i, [xi] if config.target_index == 'dependent' else draws.index_t[i]) + config.sigma * xi @ z
       total.append((mean[a] + factor[a] @ xi - y) ** 2)
   head = np.asarray(learner.params['head'], np.float64)  # [H, A, 1 + M]
@@ -305,17 +305,17 @@ def test_draws_of_an_update_follow_the_configured_resampling():
     return make(with_(**changes))[0].draw_update(jax.random.key(0), 8)
 
   exact = draw()
-  assert exact.index is None and exact.index_t.shape == (8, 1, DIM)
+  assert exact.xi is None and exact.index_t.shape == (8, 1, DIM)
   assert np.unique(np.asarray(exact.index_t)[:, 0, 0]).size == 8
   independent = draw(update_indices='5', target_num_indices=2)
-  assert independent.index.shape == (8, 5, DIM) and independent.index_t.shape == (8, 2, DIM)
-  both = np.concatenate([np.ravel(independent.index[..., 0]), np.ravel(independent.index_t[..., 0])])
+  assert independent.xi.shape == (8, 5, DIM) and independent.index_t.shape == (8, 2, DIM)
+  both = np.concatenate([np.ravel(independent.xi[..., 0]), np.ravel(independent.index_t[..., 0])])
   assert np.unique(both).size == both.size  # the target's index is no update index
   once = draw(target_resampling='state_independent', target_num_indices=2)
   np.testing.assert_array_equal(once.index_t, np.broadcast_to(once.index_t[:1], (8, 2, DIM)))
   assert not np.array_equal(once.index_t[0, 0], once.index_t[0, 1])
   dependent = draw(update_indices='5', target_index='dependent')
-  assert dependent.index_t is None and dependent.index.shape == (8, 5, DIM)
+  assert dependent.index_t is None and dependent.xi.shape == (8, 5, DIM)
 
 
 def test_target_network_is_copied_before_updates_0_p_2p():
@@ -397,7 +397,7 @@ EQUIVALENT = {'sphere': np.concatenate([np.eye(DIM), -np.eye(DIM)]), 'one_hot': 
 
 def hyper_q_of(config):
   compiled = compile_posterior(config.prior_scale)
-  return lambda learner, observation: compiled(learner.params, learner.prior, observation)
+  return lambda learner, observation: compiled(learner.params, learner.prior_params, observation)
 
 
 def norm_of_mean_value_gradient(config, learner, batch, draws):
@@ -410,7 +410,7 @@ def norm_of_mean_value_gradient(config, learner, batch, draws):
     total = 0.0
     for i in range(BATCH):
       q = hyper_q(now, batch.o_tm1[i])
-      indices = EQUIVALENT[config.reference_distribution] if draws.index is None else draws.index[i]
+      indices = EQUIVALENT[config.reference_distribution] if draws.xi is None else draws.xi[i]
       for index in indices:
         total += q.at(jnp.asarray(index))[batch.a_tm1[i]] / len(indices)
     return total / BATCH
@@ -468,18 +468,20 @@ def test_remembered_and_recomputed_priors_give_the_same_update():
   config = with_(prior_storage='replay', sigma=0.2)
   agent, learner, update = make(config)
   batch, draws = make_batch(), agent.draw_update(jax.random.key(0), BATCH)
-  assert batch.extras_t.prior is None
-  cache = jax.vmap(make_network(config, ACTIONS).cache, in_axes=(None, 0))
+  assert batch.extras_t.prior_q is None
+  cache = jax.vmap(make_network(config, ACTIONS).prior_q, in_axes=(None, 0))
   remembered = batch._replace(
-    extras_tm1=batch.extras_tm1._replace(prior=cache(learner.prior, batch.o_tm1)),
-    extras_t=batch.extras_t._replace(prior=cache(learner.prior, batch.o_t)),
+    extras_tm1=batch.extras_tm1._replace(prior_q=cache(learner.prior_params, batch.o_tm1)),
+    extras_t=batch.extras_t._replace(prior_q=cache(learner.prior_params, batch.o_t)),
   )
   (new, metrics), (new_r, metrics_r) = update(learner, batch, draws), update(learner, remembered, draws)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), new.params, new_r.params)
   np.testing.assert_allclose(metrics['loss'], metrics_r['loss'], rtol=1e-5)
   # What is remembered is used.
   wrong = remembered._replace(
-    extras_t=batch.extras_t._replace(prior=HyperQ(*jax.tree.map(jnp.ones_like, cache(learner.prior, batch.o_t))))
+    extras_t=batch.extras_t._replace(
+      prior_q=HyperQ(*jax.tree.map(jnp.ones_like, cache(learner.prior_params, batch.o_t)))
+    )
   )
   assert float(update(learner, wrong, draws)[1]['loss']) != pytest.approx(float(metrics['loss']), rel=1e-3)
 

@@ -78,15 +78,15 @@ def golden_update(variant):
   if config.prior_storage == 'table':
     # The table is what a network without one caches for every observation.
     plain = make_network(VARIANTS['rows_replay'], 2)
-    q = jax.vmap(plain.cache, in_axes=(None, 0))(prior_weights, jnp.asarray(deep_sea_observations(4)))
+    q = jax.vmap(plain.prior_q, in_axes=(None, 0))(prior_weights, jnp.asarray(deep_sea_observations(4)))
     prior = jnp.concatenate([q.mean[..., None], q.factor], axis=-1)
-    assert prior.shape == learner.prior.shape
+    assert prior.shape == learner.prior_params.shape
   else:
     prior = prior_weights
-    assert jax.tree.map(jnp.shape, prior) == jax.tree.map(jnp.shape, learner.prior)
+    assert jax.tree.map(jnp.shape, prior) == jax.tree.map(jnp.shape, learner.prior_params)
   # num_updates = 1 keeps the target network, which differs from the online one.
   learner = learner._replace(
-    params=params, prior=prior, target_params=target_params, num_updates=jnp.ones((), jnp.int32)
+    params=params, prior_params=prior, target_params=target_params, num_updates=jnp.ones((), jnp.int32)
   )
   batch = Transition(
     o_tm1=o_tm1,
@@ -97,8 +97,8 @@ def golden_update(variant):
     extras_tm1=Extras(noise=jnp.asarray(golden.NOISE)),
     extras_t=Extras(noise=jnp.asarray(golden.NOISE)[::-1]),
   )
-  draws = UpdateDraws(index=jnp.asarray(golden.INDEX), index_t=jnp.asarray(golden.TARGET_INDEX)[:, None, :])
-  q = jax.vmap(network.q, in_axes=(None, None, 0, None, 0))(params, prior, o_tm1, None, draws.index)
+  draws = UpdateDraws(xi=jnp.asarray(golden.INDEX), index_t=jnp.asarray(golden.TARGET_INDEX)[:, None, :])
+  q = jax.vmap(network.q, in_axes=(None, None, 0, None, 0))(params, prior, o_tm1, None, draws.xi)
   target_q = jax.vmap(network.q, in_axes=(None, None, 0, None, 0))(target_params, prior, o_t, None, draws.index_t)
   online_q = jax.vmap(network.q, in_axes=(None, None, 0, None, 0))(params, prior, o_t, None, draws.index_t)
   new, metrics = jax.jit(agent.update)(learner, batch, draws)
@@ -132,7 +132,7 @@ def test_updated_weights_equal_the_golden_ones(variant):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-6, atol=2e-7), new.params, expected)
   moved = sum(float(jnp.sum(x != y)) for x, y in zip(*map(jax.tree.leaves, (learner.params, new.params)), strict=True))
   assert moved > 100
-  jax.tree.map(np.testing.assert_array_equal, new.prior, learner.prior)
+  jax.tree.map(np.testing.assert_array_equal, new.prior_params, learner.prior_params)
   jax.tree.map(np.testing.assert_array_equal, new.target_params, learner.target_params)
 
 

@@ -94,7 +94,7 @@ def test_deep_sea_value_is_an_mlp_on_the_one_hot_grid_with_materialised_last_lay
 def test_mlp_value_is_an_mlp_on_the_flattened_observation_with_materialised_last_layer():
   observation = np.random.RandomState(0).randn(2, 3).astype(np.float32)
   network, params, prior = init(MLP)
-  hyper_q = jax.jit(lambda o: network.hyper_q(params, o, network.cache(prior, o)))(observation)
+  hyper_q = jax.jit(lambda o: network.hyper_q(params, o, network.prior_q(prior, o)))(observation)
   assert hyper_q.mean.shape == (ACTIONS,) and hyper_q.factor.shape == (ACTIONS, DIM)
   for index in np.random.RandomState(1).randn(4, DIM).astype(np.float32):
     expected = 0.0
@@ -150,10 +150,10 @@ def test_table_cache_equals_the_prior_network_of_the_same_key_for_every_state():
   observations = jnp.asarray(deep_sea_observations(SIZE))
   replay, params, prior = init(DEEP_SEA, move_biases=False)
   table, table_params, table_prior = init(TABLE, move_biases=False)
-  assert table.caches_in_table and not replay.caches_in_table
+  assert not table.remember_prior and replay.remember_prior
   jax.tree.map(np.testing.assert_array_equal, params, table_params)
-  expected = jax.jit(jax.vmap(replay.cache, in_axes=(None, 0)))(prior, observations)
-  cached = jax.vmap(table.cache, in_axes=(None, 0))(table_prior, observations)
+  expected = jax.jit(jax.vmap(replay.prior_q, in_axes=(None, 0)))(prior, observations)
+  cached = jax.vmap(table.prior_q, in_axes=(None, 0))(table_prior, observations)
   assert cached.mean.shape == (11, ACTIONS) and cached.factor.shape == (11, ACTIONS, DIM)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), cached, expected)
   assert np.unique(np.asarray(cached.mean)[:, 0]).size >= 9  # a state may silence every feature
@@ -244,7 +244,7 @@ def test_prior_is_neither_trained_nor_known_to_the_optimizer(storage):
   new = learner
   for i in range(3):
     new, _ = update(new, batch, jax.random.key(i))
-  jax.tree.map(np.testing.assert_array_equal, new.prior, learner.prior)
+  jax.tree.map(np.testing.assert_array_equal, new.prior_params, learner.prior_params)
   assert np.any(new.params['head'] != learner.params['head'])
   num_trained = sum(x.size for x in jax.tree.leaves(learner.params))
   assert sum(x.size for x in learner.opt_state.mu) == num_trained

@@ -418,7 +418,7 @@ def test_truncated_by_hand_transitions_bootstrap_from_the_newest_row_and_none_cr
 
 def test_half_a_million_steps_of_atari_take_at_most_3_8_gigabytes():
   timestep = TimeStep(jnp.zeros((1,), jnp.int32), jnp.zeros((1,)), jnp.ones((1,)), jnp.zeros((1, 4, 84, 84), jnp.uint8))
-  extras = Extras(noise=jnp.zeros((1, 4)), prior=HyperQ(jnp.zeros((1, 18)), jnp.zeros((1, 18, 4))))
+  extras = Extras(noise=jnp.zeros((1, 4)), prior_q=HyperQ(jnp.zeros((1, 18)), jnp.zeros((1, 18, 4))))
   replay = make_replay(500_000, 1, 5, 0.99, frame_stack=4)
   state = jax.eval_shape(replay.init, timestep, jnp.zeros((1,), jnp.int32), extras)
   num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

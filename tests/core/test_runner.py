@@ -122,11 +122,11 @@ def test_seeds_differ_from_the_first_step():
   # The same map, so that only random numbers can tell the seeds apart.
   params = env_params([0, 0])
   state = snapshot(runner.init([0, 1], params))
-  for name in ('params', 'prior', 'target_params'):
+  for name in ('params', 'prior_params', 'target_params'):
     for x in jax.tree.leaves(getattr(state.learner, name)):
       if x[0].any():  # biases are zero
         assert np.all(np.mean(x[0] == x[1]) < 0.1), name
-  assert not np.array_equal(state.carry.actor.index[0], state.carry.actor.index[1])
+  assert not np.array_equal(state.carry.actor.xi[0], state.carry.actor.xi[1])
   filled = snapshot(runner.prefill(runner.init([0, 1], params), 30))
   actions = filled.carry.replay.rows.action[:, :31, 0]
   assert 5 < np.sum(actions[0] == actions[1]) < 26

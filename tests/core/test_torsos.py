@@ -301,10 +301,10 @@ def test_prior_and_trained_part_see_the_screen():
   config = HyperAgentConfig(torso='data_efficient', prior_storage='replay', hidden_sizes=(16,), bias_init='glorot')
   network = make_network(config, 6)
   params, prior = jax.jit(network.init)(jax.random.key(0), screens(4, 51))
-  values = jax.jit(jax.vmap(lambda o: network.cache(prior, o)))(np.stack([screens(4, 51, seed=i) for i in range(3)]))
+  values = jax.jit(jax.vmap(lambda o: network.prior_q(prior, o)))(np.stack([screens(4, 51, seed=i) for i in range(3)]))
   assert values.mean.shape == (3, 6) and values.factor.shape == (3, 6, 4)
   assert np.unique(np.asarray(values.mean)[:, 0]).size == 3
-  trained = jax.jit(lambda o: network.hyper_q(params, o, jax.tree.map(jnp.zeros_like, network.cache(prior, o))))
+  trained = jax.jit(lambda o: network.hyper_q(params, o, jax.tree.map(jnp.zeros_like, network.prior_q(prior, o))))
   assert not np.allclose(trained(screens(4, 51)).mean, trained(screens(4, 51, seed=1)).mean)
 
 

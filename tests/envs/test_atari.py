@@ -319,7 +319,7 @@ def test_a_run_that_goes_on_elsewhere_truncates_the_games_under_way_and_starts_n
   np.testing.assert_array_equal(after.statistics.num_interactions, before.statistics.num_interactions)
   # The update that belongs to the time step is done.
   assert int(after.learner.num_updates) == int(before.learner.num_updates) + 1
-  jax.tree.map(np.testing.assert_array_equal, after.learner.prior, before.learner.prior)
+  jax.tree.map(np.testing.assert_array_equal, after.learner.prior_params, before.learner.prior_params)
 
 
 def test_random_play_is_the_same_games_whether_seeds_are_mapped_or_vmapped():

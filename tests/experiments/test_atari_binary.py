@@ -100,7 +100,7 @@ def test_scores_tables_and_files_are_complete(stopped_and_resumed):
     assert (folder / name).stat().st_size > 500
   with np.load(folder / 'best' / 'pong.npz') as best:
     assert best['params/head'].shape == (2, 8, 6, 5)
-    assert {name.split('/')[0] for name in best.files} == {'params', 'prior'}
+    assert {name.split('/')[0] for name in best.files} == {'params', 'prior_params'}
 
 
 def test_the_evaluation_that_was_best_is_the_one_kept(stopped_and_resumed):

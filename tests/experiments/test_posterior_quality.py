@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.networks import make_network
+from hyperagent_jax.replay import ReplayState, Row
 from hyperagent_jax.types import Extras, Transition
 
 
@@ -58,10 +58,10 @@ def test_optimal_q_is_what_greedy_play_in_the_environment_returns():
 
 def test_count_visits_leaves_out_the_end_of_episodes_and_the_step_under_way():
   # An episode of 2 x 2: cells 0 and 3, the end, then cell 0 again, whose action has not been taken yet.
-  rows = types.SimpleNamespace(
-    observation=np.array([[0], [3], [4], [0], [0]]), action=np.array([[1], [0], [1], [1], [0]])
-  )
-  visits = quality.count_visits(types.SimpleNamespace(rows=rows, num_added=4), 2)
+  column = lambda *values: np.array(values)[:, None]
+  nothing = np.zeros((5, 1))
+  rows = Row(nothing, nothing, nothing, column(0, 3, 4, 0, 0), column(1, 0, 1, 1, 0), ())
+  visits = quality.count_visits(ReplayState(rows, np.zeros(5), 4, 0, 0), 2)
   np.testing.assert_array_equal(visits, [[[0, 1], [0, 0]], [[0, 0], [1, 0]]])
 
 

@@ -32,7 +32,7 @@ from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import ConfigError, HyperAgentConfig
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.networks import deep_sea_observations, make_network
-from hyperagent_jax.replay import ReplayState, make_replay
+from hyperagent_jax.replay import ReplayState, make_replay, stored_rows
 from hyperagent_jax.runner import RunnerState, make_runner, select_seed, steps_for
 from hyperagent_jax.types import Agent, Array, LearnerState, Transition
 
@@ -64,8 +64,8 @@ def optimal_q(right_action: np.ndarray, discount: float) -> np.ndarray:
 
 def count_visits(replay: ReplayState, size: int) -> np.ndarray:
   """How often each action was taken in each state, [N, N, 2], by what is in one seed's replay."""
-  num = int(replay.num_added) - 1  # what follows the newest step is not known yet
-  observation, action = (np.asarray(x)[:num].ravel() for x in (replay.rows.observation, replay.rows.action))
+  rows = stored_rows(replay)
+  observation, action = (x[:-1].ravel() for x in (rows.observation, rows.action))  # the newest step has no next one yet
   inside = observation < size * size  # the step that ends an episode takes no action
   codes = 2 * observation[inside] + action[inside]
   return np.bincount(codes, minlength=2 * size * size).reshape(size, size, 2)

@@ -16,8 +16,20 @@ from bsuite import sweep
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.envs.bsuite import control
-from hyperagent_jax.envs.bsuite import dynamics as dynamics_lib
-from hyperagent_jax.envs.bsuite.dynamics import Dynamics
+from hyperagent_jax.envs.bsuite.dynamics import (
+  Dynamics,
+  Step,
+  bandit,
+  bandit_rewards,
+  catch,
+  deep_sea_dynamics,
+  discounting_chain,
+  discounting_rewards,
+  memory_chain,
+  mnist,
+  umbrella_chain,
+)
+from hyperagent_jax.envs.history import without_history
 from hyperagent_jax.types import FIRST, LAST, MID, Array, Environment, PRNGKey, TimeStep, time_step
 
 MNIST_DIR = '/tmp/mnist'  # where bsuite keeps it
@@ -72,6 +84,18 @@ class BsuiteState(NamedTuple):
   inner: Any  # the dynamics'
   over: Array  # [] bool: whether the latest step was LAST
   log: Log | None
+
+
+def log_of(env_state: Any) -> Log:
+  """The log in the state of an environment, whether or not it shows a history.
+
+  Raises:
+    ValueError: if it was made without a log.
+  """
+  log = without_history(env_state).log
+  if log is None:
+    raise ValueError('this environment keeps no log; make it with log=True')
+  return log
 
 
 # ------------------------------------------------------------------------------------------------------------------ ids
@@ -147,7 +171,7 @@ def load_mnist(directory: str = MNIST_DIR) -> tuple[np.ndarray, np.ndarray]:
 @functools.lru_cache(maxsize=1)
 def _mnist_dynamics(directory: str) -> Dynamics:
   """MNIST's dynamics, one for the sixty ids that share its images."""
-  return dynamics_lib.mnist(*load_mnist(directory))
+  return mnist(*load_mnist(directory))
 
 
 def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[Dynamics, Any, tuple[Any, ...]]:
@@ -155,9 +179,9 @@ def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[
   integer = lambda x: jnp.int32(x)
   match name:
     case 'bandit':
-      return dynamics_lib.bandit(), jnp.asarray(dynamics_lib.bandit_rewards(setting['mapping_seed'])), ()
+      return bandit(), jnp.asarray(bandit_rewards(setting['mapping_seed'])), ()
     case 'catch':
-      return dynamics_lib.catch(), (), ()
+      return catch(), (), ()
     case 'cartpole':
       return control.cartpole(), (), ()
     case 'cartpole_swingup':
@@ -166,22 +190,22 @@ def _make_dynamics(name: str, setting: dict[str, Any], mnist_dir: str) -> tuple[
     case 'mountain_car':
       return control.mountain_car(), (), ()
     case 'discounting_chain':
-      rewards = dynamics_lib.discounting_rewards(setting['mapping_seed'])
-      return dynamics_lib.discounting_chain(), jnp.asarray(rewards), ()
+      rewards = discounting_rewards(setting['mapping_seed'])
+      return discounting_chain(), jnp.asarray(rewards), ()
     case 'memory_len':
-      return dynamics_lib.memory_chain(1), integer(setting['memory_length']), ()
+      return memory_chain(1), integer(setting['memory_length']), ()
     case 'memory_size':
-      return dynamics_lib.memory_chain(setting['num_bits']), integer(2), (setting['num_bits'],)
+      return memory_chain(setting['num_bits']), integer(2), (setting['num_bits'],)
     case 'umbrella_length':
       num = setting['n_distractor']
-      return dynamics_lib.umbrella_chain(num), integer(setting['chain_length']), (num,)
+      return umbrella_chain(num), integer(setting['chain_length']), (num,)
     case 'umbrella_distract':
       num = setting['n_distractor']
-      return dynamics_lib.umbrella_chain(num), integer(20), (num,)
+      return umbrella_chain(num), integer(20), (num,)
     case 'deep_sea' | 'deep_sea_stochastic':
       size = setting['size']
       params = deep_sea.make_params(size, setting['mapping_seed'])
-      return dynamics_lib.deep_sea_dynamics(size, name == 'deep_sea'), params, (size,)
+      return deep_sea_dynamics(size, name == 'deep_sea'), params, (size,)
     case 'mnist':
       return _mnist_dynamics(mnist_dir), (), ()
   raise AssertionError(name)
@@ -246,7 +270,7 @@ def _empty_log(dynamics: Dynamics, num_rows: int) -> Log:
   return Log(count(), count(), total(), totals(), count(), total(), totals(), total(), total(), rows, count())
 
 
-def _counted(log: Log, dynamics: Dynamics, episodes: Array, reward: Array, step: dynamics_lib.Step) -> Log:
+def _counted(log: Log, dynamics: Dynamics, episodes: Array, reward: Array, step: Step) -> Log:
   """The log after a step: `reward` is what the agent sees, `step.reward` what it was before noise and scale."""
   last, at_end = step.last, lambda new, old: jnp.where(step.last, new, old)
   log = log._replace(

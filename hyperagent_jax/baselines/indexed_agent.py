@@ -7,14 +7,14 @@ network and indices it computes HyperAgent's sampled loss, which a test checks.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from hyperagent_jax import losses
-from hyperagent_jax.agent import initial_state, redraws, with_copied_target
+from hyperagent_jax.agent import assert_batch, assert_one_step, initial_state, redraws, with_copied_target
 from hyperagent_jax.baselines.config import RivalConfig
 from hyperagent_jax.distributions import Distribution, make_perturbation, make_reference
 from hyperagent_jax.types import (
@@ -22,7 +22,9 @@ from hyperagent_jax.types import (
   ActOutput,
   Agent,
   Array,
+  InitNetwork,
   LearnerState,
+  Observation,
   Params,
   Posterior,
   PRNGKey,
@@ -33,22 +35,44 @@ from hyperagent_jax.types import (
 _MOMENT_SAMPLES = 100  # indices from which a posterior's moments are estimated
 
 
+class IndexedPriorQ(Protocol):
+  """What of the fixed prior can be kept with a state."""
+
+  def __call__(self, prior_params: Params, observation: Observation, /) -> Any:
+    """Returns the prior's part of the value of one state, or () where there is nothing."""
+
+
+class IndexedQ(Protocol):
+  """Evaluates a state under one index."""
+
+  def __call__(
+    self, params: Params, prior_params: Params, observation: Observation, prior_q: Any, xi: Array, /
+  ) -> Array:
+    """Returns action values [A] under the index [D]."""
+
+
 class IndexedNetwork(NamedTuple):
   """A Q-network with an index, as pure functions of one observation."""
 
-  init: Callable[[PRNGKey, Array], tuple[Params, Params]]  # key, observation -> params, prior
-  # What of the fixed prior can be kept with a state; () where there is nothing.
-  cache: Callable[[Params, Array], Any]  # prior, observation
-  q: Callable[[Params, Params, Array, Any, Array], Array]  # params, prior, observation, cache, index [D] -> [A]
-  caches_in_table: bool = True  # whether `cache` is a mere look-up, or nothing, and not worth remembering
+  init: InitNetwork
+  prior_q: IndexedPriorQ
+  q: IndexedQ
+  remember_prior: bool = False  # whether prior_q is worth remembering: not where it is a look-up, or nothing
+
+
+class DrawIndices(Protocol):
+  """Draws indices for a mini-batch."""
+
+  def __call__(self, key: PRNGKey, batch_size: int, /) -> Array:
+    """Returns [B, n, D], or [n, D] where a mini-batch shares them."""
 
 
 class Indices(NamedTuple):
   """How a system draws its indices, [D] each. Those of a mini-batch have an axis of transitions unless shared."""
 
-  act: Callable[[PRNGKey], Array]  # [K, D]: the action is greedy for the optimum over K
-  update: Callable[[PRNGKey, int], Array]  # key, batch size -> [B, N, D], or [N, D] if shared
-  target: Callable[[PRNGKey, int], Array] | None  # -> [B, K, D], or [K, D] if shared; None: the update indices
+  act: Callable[[PRNGKey], Array]  # -> [K, D]: the action is greedy for the optimum over K
+  update: DrawIndices  # N for each transition
+  target: DrawIndices | None  # K for each transition; None: the update indices
   moments: Callable[[], Array]  # [L, D]: over these a posterior's mean and standard deviation are taken
   shared: bool = False
   # Whether an update index stands for parameters of its own: then losses are summed over them and not averaged, so
@@ -56,11 +80,18 @@ class Indices(NamedTuple):
   are_members: bool = False
 
 
+class StepUpdate(Protocol):
+  """Turns gradients into changes of parameters."""
+
+  def __call__(self, grads: Params, state: Any, params: Params, key: PRNGKey, /) -> tuple[Params, Any]:
+    """Returns what is to be added to the parameters, and the optimizer's state."""
+
+
 class Step(NamedTuple):
   """What turns gradients into changes of parameters; unlike an optax transformation's, it may be random."""
 
   init: Callable[[Params], Any]
-  update: Callable[[Params, Any, Params, PRNGKey], tuple[Params, Any]]  # gradients, state, parameters, key
+  update: StepUpdate
 
 
 class Weights(NamedTuple):
@@ -73,14 +104,14 @@ class IndexedExtras(NamedTuple):
   """What is remembered with a time step; a field that a system does not need is None."""
 
   noise: Array | None = None  # [D] perturbation z of the transition that starts here
-  prior: Any = None  # what `cache` gave
+  prior_q: Any = None  # the fixed prior's part of this state's value
   weights: Array | None = None  # [N] of the transition that starts here
 
 
 class ActDraws(NamedTuple):
   """All the random numbers of one `act`."""
 
-  index: Array  # [K, D]
+  xi: Array  # [K, D]
   redraw: Array  # [] uniform in [0, 1)
   explore: Array | None  # [2] uniform: whether to act at random, and which action
   noise: Array | None  # [D]
@@ -90,7 +121,7 @@ class ActDraws(NamedTuple):
 class UpdateDraws(NamedTuple):
   """All the random numbers of one `update`, but for those that a random step draws."""
 
-  index: Array
+  xi: Array
   index_t: Array | None
   step_key: PRNGKey  # [J]
 
@@ -156,16 +187,16 @@ def make_indexed_agent(
   over_batch = None if indices.shared else 0  # the axis of transitions in indices
 
   def init(key: PRNGKey, observation: Array) -> LearnerState:
-    params, prior = network.init(key, observation)
-    return initial_state(params, prior, step.init(params))
+    params, prior_params = network.init(key, observation)
+    return initial_state(params, prior_params, step.init(params))
 
   def init_actor(key: PRNGKey) -> ActorState:
     return ActorState(indices.act(key), None, jnp.zeros((), jnp.int32))
 
   def draw_act(key: PRNGKey) -> ActDraws:
-    key_index, key_redraw, key_noise, key_weights, key_explore = jax.random.split(key, 5)
+    key_xi, key_redraw, key_noise, key_weights, key_explore = jax.random.split(key, 5)
     return ActDraws(
-      index=indices.act(key_index),
+      xi=indices.act(key_xi),
       redraw=jax.random.uniform(key_redraw),
       explore=jax.random.uniform(key_explore, (2,)) if epsilon else None,
       noise=perturbation.sample(key_noise, 1)[0] if config.sigma > 0 else None,
@@ -173,40 +204,46 @@ def make_indexed_agent(
     )
 
   def act(
-    learner: LearnerState, actor: ActorState, timestep: TimeStep, key: PRNGKey | ActDraws, evaluation: bool = False
+    learner: LearnerState,
+    actor: ActorState,
+    timestep: TimeStep,
+    key_or_draws: PRNGKey | ActDraws,
+    evaluation: bool = False,
   ) -> tuple[ActorState, ActOutput]:
-    draws = key if isinstance(key, ActDraws) else draw_act(key)
-    index = jnp.where(redraws(config, timestep, draws.redraw, evaluation), draws.index, actor.index)  # [K, D]
-    cache = network.cache(learner.prior, timestep.observation)
-    q = values(learner.params, learner.prior, timestep.observation, cache, index)  # [K, A]
+    draws = key_or_draws if isinstance(key_or_draws, ActDraws) else draw_act(key_or_draws)
+    assert_one_step(timestep)
+    xi = jnp.where(redraws(config, timestep, draws.redraw, evaluation), draws.xi, actor.xi)  # [K, D]
+    prior_q = network.prior_q(learner.prior_params, timestep.observation)
+    q = values(learner.params, learner.prior_params, timestep.observation, prior_q, xi)  # [K, A]
     action = jnp.argmax(losses.optimistic(q, config.optimism_quantile)).astype(jnp.int32)
     if epsilon:
+      assert draws.explore is not None
       at_random = jnp.floor(draws.explore[1] * q.shape[-1]).astype(jnp.int32)
       action = jnp.where(draws.explore[0] < epsilon(actor.num_acts, evaluation), at_random, action)
-    extras = IndexedExtras(draws.noise, None if network.caches_in_table else cache, draws.weights)
-    return ActorState(index, None, actor.num_acts + 1), ActOutput(action, extras)
+    extras = IndexedExtras(draws.noise, prior_q if network.remember_prior else None, draws.weights)
+    return ActorState(xi, None, actor.num_acts + 1), ActOutput(action, extras)
 
-  def values(params: Params, prior: Params, observation: Array, cache: Any, index: Array) -> Array:
+  def values(params: Params, prior_params: Params, observation: Array, prior_q: Any, xi: Array) -> Array:
     """[L, D] -> [L, A]."""
-    return jax.vmap(network.q, in_axes=(None, None, None, None, 0))(params, prior, observation, cache, index)
+    return jax.vmap(network.q, in_axes=(None, None, None, None, 0))(params, prior_params, observation, prior_q, xi)
 
-  def cached(prior: Params, observation: Array, extras: Any) -> Any:
-    remembered = getattr(extras, 'prior', None)
-    return network.cache(prior, observation) if remembered is None else remembered
+  def prior_q_of(prior_params: Params, observation: Array, extras: Any) -> Any:
+    remembered = getattr(extras, 'prior_q', None)
+    return network.prior_q(prior_params, observation) if remembered is None else remembered
 
   def draw_update(key: PRNGKey, batch_size: int) -> UpdateDraws:
-    key_index, key_target, key_step = jax.random.split(key, 3)
+    key_xi, key_target, key_step = jax.random.split(key, 3)
     index_t = indices.target(key_target, batch_size) if indices.target else None
     step_keys = jax.random.split(key_step, config.num_inner_steps)
-    return UpdateDraws(indices.update(key_index, batch_size), index_t, step_keys)
+    return UpdateDraws(indices.update(key_xi, batch_size), index_t, step_keys)
 
-  def target(learner: LearnerState, transition: Transition, index: Array, index_t: Array | None) -> Array:
+  def target(learner: LearnerState, transition: Transition, xi: Array, index_t: Array | None) -> Array:
     """y0 of one transition: [N], of each update index under itself, or [1] under independent target indices."""
-    cache = cached(learner.prior, transition.o_t, transition.extras_t)
+    prior_q = prior_q_of(learner.prior_params, transition.o_t, transition.extras_t)
     # K indices of one target, or N targets of an index each.
-    groups = index[:, None, :] if index_t is None else index_t[None]  # [N or 1, K, D]
+    groups = xi[:, None, :] if index_t is None else index_t[None]  # [N or 1, K, D]
     under = lambda params: jax.vmap(values, in_axes=(None, None, None, None, 0))(
-      params, learner.prior, transition.o_t, cache, groups
+      params, learner.prior_params, transition.o_t, prior_q, groups
     )  # [N or 1, K, A]
     q_value = under(learner.target_params)
     q_selector = under(learner.params) if config.double_q else q_value
@@ -215,27 +252,28 @@ def make_indexed_agent(
     )
     return jax.vmap(of_one)(q_value, q_selector)
 
-  def loss(params: Params, prior: Params, transition: Transition, y0: Array, index: Array) -> Array:
+  def loss(params: Params, prior_params: Params, transition: Transition, y0: Array, xi: Array) -> Array:
     """Mean over indices, or sum over members, of w (Q(s, a, xi) - y0 - sigma <xi, z>)^2 (Eq. 12-14)."""
-    cache = cached(prior, transition.o_tm1, transition.extras_tm1)
-    q = values(params, prior, transition.o_tm1, cache, index)  # [N, A]
+    prior_q = prior_q_of(prior_params, transition.o_tm1, transition.extras_tm1)
+    q = values(params, prior_params, transition.o_tm1, prior_q, xi)  # [N, A]
     error = jnp.sum(q * jax.nn.one_hot(transition.a_tm1, q.shape[-1])[None], axis=-1) - y0
     if config.sigma > 0:
-      error = error - config.sigma * index @ transition.extras_tm1.noise
+      error = error - config.sigma * xi @ transition.extras_tm1.noise
     weight = transition.extras_tm1.weights if weights else 1.0
     each = weight * jnp.square(error)
     return jnp.sum(each) if indices.are_members else jnp.mean(each)
 
   def update(
-    learner: LearnerState, batch: Transition, key: PRNGKey | UpdateDraws, replay_size: Array | None = None
+    learner: LearnerState, batch: Transition, key_or_draws: PRNGKey | UpdateDraws, replay_size: Array | None = None
   ) -> tuple[LearnerState, dict[str, Array]]:
     del replay_size
-    draws = key if isinstance(key, UpdateDraws) else draw_update(key, batch.a_tm1.shape[0])
+    assert_batch(batch)
+    draws = key_or_draws if isinstance(key_or_draws, UpdateDraws) else draw_update(key_or_draws, batch.a_tm1.shape[0])
     learner = with_copied_target(learner, config.target_period)
-    y0 = jax.vmap(target, in_axes=(None, 0, over_batch, over_batch))(learner, batch, draws.index, draws.index_t)
+    y0 = jax.vmap(target, in_axes=(None, 0, over_batch, over_batch))(learner, batch, draws.xi, draws.index_t)
 
     def batch_loss(params: Params) -> Array:
-      each = jax.vmap(loss, in_axes=(None, None, 0, 0, over_batch))(params, learner.prior, batch, y0, draws.index)
+      each = jax.vmap(loss, in_axes=(None, None, 0, 0, over_batch))(params, learner.prior_params, batch, y0, draws.xi)
       return jnp.mean(each)
 
     def inner(carry: tuple[Params, Any], step_key: PRNGKey) -> tuple[tuple[Params, Any], dict[str, Array]]:
@@ -255,8 +293,8 @@ def make_indexed_agent(
 
   def posterior(learner: LearnerState, observation: Array) -> Posterior:
     """Mean and standard deviation of all action values of a state over `Indices.moments`."""
-    cache = network.cache(learner.prior, observation)
-    q = values(learner.params, learner.prior, observation, cache, indices.moments())
+    prior_q = network.prior_q(learner.prior_params, observation)
+    q = values(learner.params, learner.prior_params, observation, prior_q, indices.moments())
     return Posterior(jnp.mean(q, axis=0), jnp.std(q, axis=0))
 
   return Agent(init, init_actor, act, update, posterior, draw_act, draw_update)
