@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import hyperagent_jax as ha
-from benchmarks import accelerator, accelerator_parts, accelerator_programs, time_line, timing
+from benchmarks import accelerator, accelerator_figure, accelerator_parts, accelerator_programs, time_line, timing
 from benchmarks.accelerator_parts import Update, update_case, update_config, update_flops
 from benchmarks.accelerator_programs import Program
 from benchmarks.accelerator_rows import COLUMNS, ERROR, FILE, LEFT_OUT, Case, Session, read, run_cases
@@ -233,6 +233,14 @@ def test_learning_reads_the_newest_row_of_every_seed(session):
   found = {row['what'].split(': ')[1]: float(row['value']) for row in rows_of(session)[1:]}
   expected = {'interactions of a seed': 20, 'mean return': -1, 'human-normalized': 0.6, 'latest speed': 90}
   assert found == pytest.approx(expected)
+
+
+def test_the_committed_rows_name_the_card_and_can_be_drawn(tmp_path):
+  rows = read(timing.RESULTS / FILE)
+  assert all(row['hardware'] for row in rows)
+  (tmp_path / FILE).write_bytes((timing.RESULTS / FILE).read_bytes())
+  accelerator_figure.main(tmp_path)
+  assert (tmp_path / 'accelerator.png').stat().st_size > 10_000
 
 
 def test_every_part_has_a_function_and_shares_sum_to_no_more_than_the_time_with_its_overruns():
