@@ -4,7 +4,7 @@
 
 Each part is a process of its own with a share of the time, so that one that fails, hangs or takes all memory costs its
 own rows only. Every row is in accelerator.csv as soon as it is known. The exit status is 1 if anything failed.
-`--reduced` does all of it at tiny sizes, on a CPU within two minutes.
+`--reduced` does all of it at tiny sizes, on a CPU within three minutes.
 """
 
 import os
