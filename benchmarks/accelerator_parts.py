@@ -14,7 +14,7 @@ from benchmarks import programs, time_line, timing
 from benchmarks.accelerator_rows import FILE, Case, Session, read, run_cases, seconds_per_step
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.torsos import DATA_EFFICIENT, NATURE, nested_windows
-from hyperagent_jax.types import Extras, HyperQ, LearnerState, Transition
+from hyperagent_jax.types import LEARNER_AXES, Extras, HyperQ, LearnerState, Transition
 
 # How float32 products are computed: 'highest' is float32 throughout, 'tensorfloat32' the matrix units' short float32,
 # 'default' what JAX does unless told otherwise.
@@ -23,7 +23,6 @@ PRECISIONS = {'float32': 'highest', 'tf32': 'tensorfloat32', 'default': 'default
 LOOP_GRAPHS = {
   'xla_gpu_enable_command_buffer': 'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION'
 }
-_LEARNER = LearnerState(params=0, prior=0, target_params=0, opt_state=0, num_updates=None)
 
 
 # ---------------------------------------------------------------------------------------------------------------- facts
@@ -217,11 +216,11 @@ def update_case(session: Session, case: Update, rates: dict[str, float], num_act
       screens = [x.reshape(*leading, *x.shape[1:]) for x in screens]
     normal = lambda *shape: 0.1 * rng.standard_normal((*leading, *shape), np.float32)
     prior = lambda: HyperQ(normal(num_actions), normal(num_actions, config.index_dim))
-    extras = [Extras(noise=normal(config.index_dim), prior=prior()) for _ in range(2)]
+    extras = [Extras(noise=normal(config.index_dim), prior_q=prior()) for _ in range(2)]
     action, discount = rng.integers(0, num_actions, leading, np.int32), np.full(leading, 0.95, np.float32)
     return jax.device_put(Transition(screens[0], action, normal(), discount, screens[1], *extras))
 
-  update = jax.vmap(agent.update, in_axes=(_LEARNER, 0, 0, None), out_axes=(_LEARNER, 0))
+  update = jax.vmap(agent.update, in_axes=(LEARNER_AXES, 0, 0, None), out_axes=(LEARNER_AXES, 0))
 
   def loop(learner: LearnerState, batches: Any, draws: Any, num: jax.Array) -> Any:
     def body(i: jax.Array, carry: Any) -> Any:
@@ -236,7 +235,7 @@ def update_case(session: Session, case: Update, rates: dict[str, float], num_act
   def others(key: jax.Array, observation: jax.Array) -> Any:
     keys = jax.random.split(key, (num_batches, num_seeds))
     draws = jax.vmap(jax.vmap(lambda k: agent.draw_update(k, config.batch_size)))(keys)
-    return jax.vmap(lambda k: agent.init(k, observation), out_axes=_LEARNER)(keys[0]), draws
+    return jax.vmap(lambda k: agent.init(k, observation), out_axes=LEARNER_AXES)(keys[0]), draws
 
   def prepare() -> Callable[[], None]:
     batch = batches()

@@ -20,7 +20,7 @@ import hyperagent_jax as ha
 from benchmarks import emulators, programs, time_line, timing
 from benchmarks.accelerator_parts import update_config
 from benchmarks.accelerator_rows import Case, Session, run_cases, seconds_per_step
-from experiments import run as run_lib
+from experiments.common.errors import OUT_OF_TIME
 from hyperagent_jax import scores
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.seeds import num_cores
@@ -318,11 +318,11 @@ def learn_together(session: Session, games: list[str]) -> int:
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
-      status = run_lib.OUT_OF_TIME  # between two chances to stop by itself; its rows are written
-    stopped = {0: '', run_lib.OUT_OF_TIME: ', stopped when time was up'}.get(status, f', exit status {status}')
+      status = OUT_OF_TIME  # between two chances to stop by itself; its rows are written
+    stopped = {0: '', OUT_OF_TIME: ', stopped when time was up'}.get(status, f', exit status {status}')
     note = f'{len(games)} games side by side{stopped}'
     learning_rows(session, game, folder / game, note)
-    if status not in (0, run_lib.OUT_OF_TIME):
+    if status not in (0, OUT_OF_TIME):
       tail = (folder / f'{game}.log').read_text()[-300:]
       session.fail(f'learning, {game}', RuntimeError(f'exit status {status}: {tail}'))
       failed += 1

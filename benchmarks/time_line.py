@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import programs
-from hyperagent_jax import runner as runner_lib
 from hyperagent_jax.interaction import make_interaction
-from hyperagent_jax.runner import RunnerState, make_train_loop
+from hyperagent_jax.runner import STATE_AXES, RunnerState, make_train_loop
 from hyperagent_jax.seeds import default_seed_axis, over_seeds
 
 PARTS = ('emulator', 'act', 'add', 'sample', 'update', 'draw')
@@ -50,7 +49,7 @@ def lower_training(setup: programs.Setup, options: dict[str, str] | None = None)
   environment = named(setup.environment, step='emulator')
   interaction = make_interaction(agent, replay, environment.num_actions, setup.config)
   loop = make_train_loop(interaction, environment, setup.config, prefill=False)
-  devices, axes = jax.local_devices()[:1], runner_lib._axes()
+  devices, axes = jax.local_devices()[:1], STATE_AXES
   over = over_seeds(loop, (axes, None), axes, devices, default_seed_axis(devices))
   return jax.jit(over, donate_argnums=0, compiler_options=options).lower(setup.state, jnp.int32(1))
 

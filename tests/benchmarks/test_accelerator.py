@@ -162,7 +162,7 @@ def test_operations_of_an_update_are_those_of_the_products_in_its_program(torso)
   config, num_actions = update_config(torso, 'products', batch_size=2), 6
   agent = ha.make_hyperagent(ha.make_network(config, num_actions), ha.make_optimizer(config), config)
   floats = lambda *shape: jnp.zeros((2, *shape))
-  extras = Extras(noise=floats(config.index_dim), prior=HyperQ(floats(6), floats(6, config.index_dim)))
+  extras = Extras(noise=floats(config.index_dim), prior_q=HyperQ(floats(6), floats(6, config.index_dim)))
   screens = jnp.zeros((2, 4, 84, 84), jnp.uint8)
   batch = Transition(screens, jnp.zeros((2,), jnp.int32), floats(), floats(), screens, extras, extras)
   key = jax.random.key(0)
