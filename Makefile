@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari bsuite study tabular test bench clean
+.PHONY: deep-sea atari bsuite study tabular test bench docs clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -34,6 +34,9 @@ bench: $(READY)  ## measures throughput, part by part
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.atari
 	$(BIN)/python -m benchmarks.bsuite
+
+docs: $(READY)  ## builds the documentation into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 $(READY): requirements.txt setup.py
 	$(PYTHON) -m venv $(VENV)
