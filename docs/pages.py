@@ -41,6 +41,11 @@ def with_links_of_pages(text: str, readme: str) -> str:
   return _LINK.sub(link, text)
 
 
+def with_whole_ranges(text: str) -> str:
+  """A text in whose tables a range of numbers does not break after its hyphen."""
+  return re.sub(r'^\|.*\|$', lambda row: re.sub(r'(?<=\d)-(?=\d)', '\N{NON-BREAKING HYPHEN}', row[0]), text, flags=re.M)
+
+
 def without_title(text: str) -> str:
   """A Markdown text without its first heading."""
   return re.sub(r'\A# .*\n+', '', text)
@@ -52,4 +57,4 @@ def write(folder: pathlib.Path) -> None:
   for readme, page in PAGES.items():
     if page != 'index.md':
       text = (ROOT / readme).read_text()
-      (folder / page).write_text(with_links_of_pages(without_title(text), readme))
+      (folder / page).write_text(with_whole_ranges(with_links_of_pages(without_title(text), readme)))

@@ -129,9 +129,39 @@ def _process_docstring(app: Any, what: str, name: str, obj: Any, options: Any, l
     lines += ['', *(f'* **{f.name}** ({_link_to(f.annotation, obj)}) {escaped(f.comment)}' for f in fields), '']
 
 
-def _process_signature(app: Any, what: str, name: str, obj: Any, *rest: Any) -> tuple[str, None] | None:
-  """Sphinx's hook: a class of settings or of fields has its list of them, and no signature that says them again."""
+class _Qualified(ast.NodeTransformer):
+  """Names of the project's classes with their modules before them, which Sphinx shortens and links."""
+
+  def __init__(self, names: dict[str, Any]):
+    self._names = names
+
+  def visit_Name(self, node: ast.Name) -> ast.Name:
+    """Qualifies a name, unless it is another's."""
+    named = self._names.get(node.id)
+    if inspect.isclass(named) and named.__module__.startswith('hyperagent_jax'):
+      return ast.Name(f'~{named.__module__}.{named.__qualname__}')
+    return node
+
+
+def signature_of(function: Any) -> tuple[str, str | None]:
+  """Arguments and result of a function with the types as its source names them, such as PRNGKey; without self."""
+  function = inspect.unwrap(function)
+  (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+  assert isinstance(node, ast.FunctionDef)
+  qualified = _Qualified(vars(inspect.getmodule(function)))
+  arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+  for argument in arguments:
+    argument.annotation = argument.annotation and qualified.visit(argument.annotation)
+  for some in (node.args.posonlyargs, node.args.args):
+    some[:] = [argument for argument in some if argument.arg != 'self']
+  return f'({ast.unparse(node.args)})', node.returns and ast.unparse(qualified.visit(node.returns))
+
+
+def _process_signature(app: Any, what: str, name: str, obj: Any, *rest: Any) -> tuple[str, str | None] | None:
+  """Sphinx's hook: signatures as the source has them, and none for classes whose fields are listed."""
   del app, name, rest
+  if what in ('function', 'method'):
+    return signature_of(obj)
   listed = what == 'class' and (hasattr(obj, '__dataclass_fields__') or hasattr(obj, '_fields'))
   return ('', None) if listed or getattr(obj, '_is_protocol', False) else None
 

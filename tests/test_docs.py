@@ -134,6 +134,13 @@ def test_docstrings_become_restructured_text():
   assert reference.as_rst(lines) == [*expected, '  a: \\|a\\|.']
 
 
+def test_signatures_name_types_as_the_source_does():
+  arguments, result = reference.signature_of(ha.make_perturbation)
+  assert arguments == '(name: str, dim: int, num_nonzero: int=1)'
+  assert result == '~hyperagent_jax.distributions.Distribution'
+  assert reference.signature_of(ha.types.InitActor.__call__) == ('(key: PRNGKey, /)', 'Any')
+
+
 def test_fields_are_listed_with_the_comments_beside_them():
   fields = {field.name: field for field in reference.fields_of(ha.LearnerState)}
   assert list(fields) == list(ha.LearnerState._fields)
