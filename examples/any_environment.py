@@ -35,8 +35,8 @@ def learn(
 ) -> list[float]:
   """Trains for so many time steps; returns the mean return of the episodes that ended in each `period` of them."""
   num_actions = environment.action_spec().num_values
-  agent = ha.make_hyperagent(ha.make_network(config, num_actions), ha.make_optimizer(config), config)
-  replay = ha.make_replay(50_000, 1, config.n_step, config.discount)
+  agent = ha.make(config, num_actions)
+  replay = ha.make_replay_for(config, capacity=50_000)
   host_agent = ha.HostAgent(agent, replay, num_actions, config, seed)
 
   means, finished, episode_return = [], [], 0.0

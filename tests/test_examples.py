@@ -13,7 +13,7 @@ from bsuite.environments.catch import Catch
 from dm_env import specs
 
 import hyperagent_jax as ha
-from examples import any_environment, own_loop, own_network
+from examples import any_environment, own_loop, own_network, with_history
 from hyperagent_jax.host import check_specs
 from hyperagent_jax.networks import MLPTorso, join_with_prior
 
@@ -47,6 +47,11 @@ def test_the_ring_buffer_keeps_the_newest_transitions():
   np.testing.assert_array_equal(batch.o_t[:, 0], batch.a_tm1 + 1)
   np.testing.assert_array_equal(batch.r_t, -batch.a_tm1)
   assert batch.o_tm1.shape == (50, 2) and set(batch.discount_t) == {0.5}
+
+
+def test_with_history():
+  returns = with_history.main(num_steps=4_000)
+  assert abs(returns[1]) < 0.3 and returns[6] > 0.9  # it guesses, and it remembers
 
 
 def test_own_network():

@@ -21,7 +21,8 @@ from experiments.bsuite.settings import (
   shows_cells,
   without_mnist_if_missing,
 )
-from experiments.bsuite.training import Place, Times, batches, train_batches, unfinished
+from experiments.bsuite.task import Files, History
+from experiments.bsuite.training import batches, train_batches, unfinished
 from experiments.common import agents
 from experiments.common.cli import Signals, start_main
 from experiments.common.devices import make_devices
@@ -47,11 +48,16 @@ def import_report() -> Callable[[Mapping[str, pathlib.Path], pathlib.Path], list
   return bsuite_report.write_report
 
 
-def summary(times: dict[str, Times]) -> str:
+def summary(histories: dict[str, History]) -> str:
   """What each batch took."""
   lines = [
-    (name, f'{t.steps:,}', format_duration(t.seconds), f'{t.steps_per_second:,.0f}' if t.seconds else '-')
-    for name, t in times.items()
+    (
+      name,
+      f'{t.timed_steps:,}',
+      format_duration(t.timed_seconds),
+      f'{t.steps_per_second:,.0f}' if t.timed_seconds else '-',
+    )
+    for name, t in histories.items()
   ]
   note = 'Time steps of all ids of a batch, some after the last episode, and the time they took without compilation.'
   return format_table(('batch', 'time steps', 'wall-clock', 'steps/s'), lines) + '\n' + note
@@ -85,16 +91,16 @@ def main() -> None:
   settings = {**agents.to_dict(run.agent, agent), **settings_of(run), 'driver': values.driver}
   del settings['checkpoint_minutes']  # may change when a run is gone on with
   folder = open_folder(output, 'bsuite', settings, results=LOG_FILES)
-  place = Place(folder, settings, output, Signals(output.max_minutes), Progress())
+  files = Files(folder, settings, output, Signals(output.max_minutes), Progress())
   left = unfinished(todo, run, folder)
   train = train_on_host if values.driver == 'host' else train_batches
-  times = {batch.name: took for batch, took in train(left, agent, run, place)}
-  print(summary(times))
+  histories = {batch.name: took for batch, took in train(left, agent, run, files)}
+  print(summary(histories))
   if write_report is not None:
     for path in write_report({run.agent: folder}, folder):
       print(path)
   print(f'results: {folder}')
-  diverged = ', '.join(bsuite_id for took in times.values() for bsuite_id in took.nonfinite)
+  diverged = ', '.join(bsuite_id for took in histories.values() for bsuite_id in took.nonfinite)
   if diverged:
     raise FloatingPointError(f'{diverged}: the loss was not finite; the scores are of what was played all the same')
 

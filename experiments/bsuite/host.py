@@ -16,7 +16,8 @@ from bsuite.utils import wrappers
 
 from experiments.bsuite.logs import log_path, write_log
 from experiments.bsuite.settings import BsuiteConfig, num_episodes, seed_of, settings_for, shows_cells
-from experiments.bsuite.training import Batch, Place, Times, is_finished
+from experiments.bsuite.task import Batch, Files, History
+from experiments.bsuite.training import is_finished
 from experiments.common.cli import warn
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
@@ -83,22 +84,24 @@ def load(task: envs.BsuiteTask, history: int, mnist_dir: str) -> tuple[dm_env.En
 
 
 def train_on_host(
-  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, place: Place
-) -> Iterator[tuple[Batch, Times]]:
+  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, files: Files
+) -> Iterator[tuple[Batch, History]]:
   """Trains on one id after the other and yields each batch as it is done; an id that is interrupted starts anew.
 
   Raises:
     Stopped: if asked to stop; the ids that are finished stand.
   """
   for batch in todo:
-    times = Times()
+    history = History()
     for task in batch.tasks:
-      if not is_finished(place.folder, task, run):
-        _train_id(task, agent, run, place, times)
-    yield batch, times
+      if not is_finished(files.folder, task, run):
+        _train_id(task, agent, run, files, history)
+    yield batch, history
 
 
-def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, times: Times) -> None:
+def _train_id(
+  task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig, files: Files, history: History
+) -> None:
   settings, seed = settings_for(task, agent), seed_of(task, run)
   environment, rows = load(task, settings.frame_stack, run.mnist_dir)
   num_actions, target = task.environment.num_actions, num_episodes(task, run)
@@ -112,21 +115,21 @@ def _train_id(task: envs.BsuiteTask, agent: HyperAgentConfig, run: BsuiteConfig,
     if episodes == target:
       break
     if step % 1_000 == 0:
-      _name_nonfinite(task, host, step, times)
-      place.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
-      stop = place.signals.stop()
+      _name_nonfinite(task, host, step, history)
+      files.progress.show(f'{task.bsuite_id}  {episodes:,} of {target:,} episodes')
+      stop = files.signals.stop()
       if stop is not None:
-        raise stopped(stop, place.folder, f'in {task.bsuite_id}, which will start anew')
-  _name_nonfinite(task, host, step, times)
+        raise stopped(stop, files.folder, f'in {task.bsuite_id}, which will start anew')
+  _name_nonfinite(task, host, step, history)
   if start:
-    times.seconds += time.monotonic() - start
-    times.steps += step - compiled
-  place.progress.show(f'{task.bsuite_id}  {episodes:,} episodes', final=True)
-  write_log(log_path(place.folder, task.bsuite_id), task.log_columns, np.array(rows.rows))
+    history.timed_seconds += time.monotonic() - start
+    history.timed_steps += step - compiled
+  files.progress.show(f'{task.bsuite_id}  {episodes:,} episodes', final=True)
+  write_log(log_path(files.folder, task.bsuite_id), task.log_columns, np.array(rows.rows))
 
 
-def _name_nonfinite(task: envs.BsuiteTask, host: HostAgent, step: int, times: Times) -> None:
+def _name_nonfinite(task: envs.BsuiteTask, host: HostAgent, step: int, history: History) -> None:
   """Warns if the latest loss was not finite, once of each id; before the second time step there is none."""
-  if host.losses is not None and not bool(host.losses.finite) and task.bsuite_id not in times.nonfinite:
-    times.nonfinite.append(task.bsuite_id)
+  if host.losses is not None and not bool(host.losses.finite) and task.bsuite_id not in history.nonfinite:
+    history.nonfinite.append(task.bsuite_id)
     warn(f'{task.bsuite_id}: the loss is not finite at time step {step:,}; it plays on as it is')

@@ -97,7 +97,12 @@ def rival_preset(name: str) -> RivalConfig:
   bsuite's own DQN: training is scored, and DeepSea's decay would outlast all of bandit.
   """
   rival, before, after = SYSTEMS[name].deep_sea(20), presets.deep_sea(20), presets.bsuite()
-  changed = {k: v for k, v in vars(after).items() if v != getattr(before, k) == getattr(rival, k)}
+
+  def follows(name: str) -> bool:
+    """HyperAgent's value is another on bsuite than on DeepSea, where the rival has HyperAgent's."""
+    return getattr(after, name) != getattr(before, name) and getattr(rival, name) == getattr(before, name)
+
+  changed = {name: value for name, value in vars(after).items() if follows(name)}
   return dataclasses.replace(rival, **changed, epsilon_final=0.05, epsilon_steps=1)
 
 

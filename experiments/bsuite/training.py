@@ -1,7 +1,6 @@
 """Training on ids of bsuite that share a program."""
 
 import concurrent.futures
-import dataclasses
 import pathlib
 import queue
 import shutil
@@ -14,11 +13,11 @@ import numpy as np
 
 from experiments.bsuite.logs import episodes_logged, log_path, write_logs
 from experiments.bsuite.settings import BsuiteConfig, num_episodes, seed_of, settings_for
+from experiments.bsuite.task import Batch, Files, History
 from experiments.common import checkpoint
-from experiments.common.cli import Signals, warn
+from experiments.common.cli import warn
 from experiments.common.devices import chosen_devices
-from experiments.common.progress import Progress, format_duration
-from experiments.common.runs import OutputConfig
+from experiments.common.progress import format_duration
 from experiments.common.task import checkpoints_of
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
@@ -29,47 +28,6 @@ from hyperagent_jax.envs.history import with_history
 from hyperagent_jax.runner import Runner, RunnerState, make_runner
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-  """Ids that share a program."""
-
-  tasks: tuple[envs.BsuiteTask, ...]
-
-  @property
-  def name(self) -> str:
-    """Names the batch's checkpoints, other ids otherwise: such as catch_0-19, or catch_0+3."""
-    numbers = [int(task.bsuite_id.split('/')[1]) for task in self.tasks]
-    experiment = self.tasks[0].bsuite_id.split('/')[0]
-    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-      return f'{experiment}_{numbers[0]}-{numbers[-1]}'
-    return f'{experiment}_{"+".join(map(str, numbers))}'
-
-
-@dataclasses.dataclass
-class Times:
-  """What a batch took, and what went wrong in it."""
-
-  steps: int = 0  # time steps of all ids, those that start an episode included
-  seconds: float = 0.0  # without the first step, which compiles
-  nonfinite: list[str] = dataclasses.field(default_factory=list)  # ids whose loss was not finite
-
-  @property
-  def steps_per_second(self) -> float:
-    """Of all ids together."""
-    return self.steps / self.seconds if self.seconds else float('nan')
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-  """Where and how a run of the binary writes."""
-
-  folder: pathlib.Path
-  settings: dict[str, Any]  # what a run must share to be gone on with
-  output: OutputConfig
-  signals: Signals
-  progress: Progress
 
 
 def batches(ids: Sequence[str], mnist_dir: str) -> Iterator[Batch]:
@@ -153,8 +111,8 @@ def _with_checkpoints(batch: Batch, folder: pathlib.Path) -> Iterator[Batch]:
 
 
 def train_batches(
-  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, place: Place
-) -> Iterator[tuple[Batch, Times]]:
+  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, files: Files
+) -> Iterator[tuple[Batch, History]]:
   """Trains on all batches and yields each as it is done.
 
   A batch of several ids uses all devices; batches of one id are trained side by side, one on each device.
@@ -162,18 +120,18 @@ def train_batches(
   Raises:
     Whatever `train_batch` raises, once those that are under way have stopped.
   """
-  devices = chosen_devices(place.output.num_devices)
+  devices = chosen_devices(files.output.num_devices)
   for batch in todo:
     if len(batch.tasks) > 1:
-      yield batch, train_batch(batch, agent, run, place, devices)
+      yield batch, train_batch(batch, agent, run, files, devices)
   free: queue.SimpleQueue = queue.SimpleQueue()
   for device in devices:
     free.put(device)
 
-  def train_alone(batch: Batch) -> tuple[Batch, Times]:
+  def train_alone(batch: Batch) -> tuple[Batch, History]:
     device = free.get()
     try:
-      return batch, train_batch(batch, agent, run, place, [device])
+      return batch, train_batch(batch, agent, run, files, [device])
     finally:
       free.put(device)
 
@@ -183,14 +141,14 @@ def train_batches(
       for future in concurrent.futures.as_completed(under_way):
         yield future.result()
     except BaseException:
-      place.signals.ask_to_stop()
+      files.signals.ask_to_stop()
       pool.shutdown(cancel_futures=True)
       raise
 
 
 def train_batch(
-  batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, place: Place, devices: Sequence[jax.Device]
-) -> Times:
+  batch: Batch, agent: HyperAgentConfig, run: BsuiteConfig, files: Files, devices: Sequence[jax.Device]
+) -> History:
   """Trains on all ids of a batch until each has played its episodes, and writes their logs.
 
   An id whose loss is not finite is named and plays on, as it would for bsuite: it is scored as what it has become.
@@ -201,38 +159,38 @@ def train_batch(
   Raises:
     Stopped: if asked to stop, with a checkpoint.
   """
-  runner = make_batch_runner(batch.tasks[0], agent, run.agent, devices, place.output.seed_axis)
-  directory = checkpoints_of(place.folder, batch.name)
-  kept = checkpoint.latest(directory) if place.output.resume else None
+  runner = make_batch_runner(batch.tasks[0], agent, run.agent, devices, files.output.seed_axis)
+  directory = checkpoints_of(files.folder, batch.name)
+  kept = checkpoint.latest(directory) if files.output.resume else None
   tasks, wanted = spread(batch, len(devices)) if kept is None else _recorded(batch, kept[1]['record'])
   targets = np.array([num_episodes(task, run) for task in tasks])
-  state = _begin(tasks, directory, runner, agent, run, place)
+  state = _begin(tasks, directory, runner, agent, run, files)
   state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
-  times, saved_at, chunk = Times(), time.monotonic(), _FIRST_CHUNK
+  history, saved_at, chunk = History(), time.monotonic(), _FIRST_CHUNK
   while True:
     played = np.asarray(envs.log_of(state.env_state).episode)[:, 0]
     active = (played < targets) & wanted
     if wanted.any():
-      place.progress.show(_progress(batch, played[wanted], targets[wanted], times), final=not active.any())
+      files.progress.show(_progress(batch, played[wanted], targets[wanted], history), final=not active.any())
     if not active.any():
       break
     start = time.monotonic()
     state = jax.block_until_ready(runner.run(state, chunk, active))
-    times.seconds += time.monotonic() - start
-    times.steps += chunk * int(active.sum())
+    history.timed_seconds += time.monotonic() - start
+    history.timed_steps += chunk * int(active.sum())
     chunk = min(2 * chunk, _CHUNK)
-    _name_nonfinite(tasks, active, state, times)
-    stop = place.signals.stop()
+    _name_nonfinite(tasks, active, state, history)
+    stop = files.signals.stop()
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
-      write_logs(place.folder, tasks, wanted, state, targets)
+      write_logs(files.folder, tasks, wanted, state, targets)
       record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
-      checkpoint.save(directory, int(state.step), state, place.settings, record)
+      checkpoint.save(directory, int(state.step), state, files.settings, record)
       saved_at = time.monotonic()
     if stop is not None:
-      raise stopped(stop, place.folder, f'in {batch.name}')
-  write_logs(place.folder, tasks, wanted, state, targets)
+      raise stopped(stop, files.folder, f'in {batch.name}')
+  write_logs(files.folder, tasks, wanted, state, targets)
   shutil.rmtree(directory, ignore_errors=True)
-  return times
+  return history
 
 
 def _recorded(batch: Batch, record: dict[str, Any]) -> tuple[list[envs.BsuiteTask], np.ndarray]:
@@ -247,12 +205,12 @@ def _begin(
   runner: Runner,
   agent: HyperAgentConfig,
   run: BsuiteConfig,
-  place: Place,
+  files: Files,
 ) -> RunnerState:
   """A restored state, or a new one with replay filled by random actions."""
   seeds, params = [seed_of(task, run) for task in tasks], envs.stack_params(tasks)
-  if place.output.resume:
-    restored = checkpoint.restore(directory, runner.shape(seeds, params), place.settings, warn)
+  if files.output.resume:
+    restored = checkpoint.restore(directory, runner.shape(seeds, params), files.settings, warn)
     if restored is not None:
       return runner.place(restored.state, params)
   state, missing = runner.init(seeds, params), agent.min_replay
@@ -262,20 +220,20 @@ def _begin(
   return state
 
 
-def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, times: Times) -> str:
+def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, history: History) -> str:
   slowest = int(np.argmin(played / targets))
-  speed = f'{times.steps_per_second:,.0f} steps/s' if times.seconds else 'compiling'
+  speed = f'{history.steps_per_second:,.0f} steps/s' if history.timed_seconds else 'compiling'
   done = int((played >= targets).sum())
   return (
     f'{batch.name}  {done}/{len(played)} ids done, the last at {min(played[slowest], targets[slowest]):,} of '
-    f'{targets[slowest]:,} episodes  {speed}  {format_duration(times.seconds)}'
+    f'{targets[slowest]:,} episodes  {speed}  {format_duration(history.timed_seconds)}'
   )
 
 
-def _name_nonfinite(tasks: Sequence[envs.BsuiteTask], active: np.ndarray, state: RunnerState, times: Times) -> None:
+def _name_nonfinite(tasks: Sequence[envs.BsuiteTask], active: np.ndarray, state: RunnerState, history: History) -> None:
   """Warns of ids whose loss is not finite, once of each."""
   steps = np.asarray(state.statistics.nonfinite_step)
   for i in np.flatnonzero(active & (steps >= 0)):
-    if tasks[i].bsuite_id not in times.nonfinite:
-      times.nonfinite.append(tasks[i].bsuite_id)
+    if tasks[i].bsuite_id not in history.nonfinite:
+      history.nonfinite.append(tasks[i].bsuite_id)
       warn(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on; it plays on as it is')

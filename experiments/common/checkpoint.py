@@ -30,6 +30,13 @@ from experiments.common.files import write_atomically
 from experiments.common.settings import config_differences
 from hyperagent_jax.config import ConfigError
 
+FORMAT = 2  # of what this version writes; manifests of version 0.1 have no number and are of format 1
+# Of format 1: a part of an array's name now -> what it was.
+_NAMES_IN_FORMAT_1 = {
+  'learner/prior_params': 'learner/prior',
+  'actor/xi': 'actor/index',
+  'extras/prior_q': 'extras/prior',
+}
 _KEEP = 2  # the newest, and the one before it should the newest prove damaged
 
 
@@ -54,6 +61,14 @@ def _named(state: Any) -> dict[str, Any]:
 def _to_arrays(state: Any) -> dict[str, np.ndarray]:
   """Named NumPy arrays; PRNG keys as their data."""
   return {name: np.asarray(jax.random.key_data(x) if _is_key(x) else x) for name, x in _named(state).items()}
+
+
+def _name_in(name: str, number: int) -> str:
+  """An array's name in checkpoints of a format."""
+  if number == 1:
+    for now, before in _NAMES_IN_FORMAT_1.items():
+      name = name.replace(now, before)
+  return name
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
@@ -162,7 +177,7 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     _remove(folder, step)
     with _held_back(), ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(path, arrays)
-    whole = {'config': config, 'record': record, 'files': _checksums(path)}
+    whole = {'format': FORMAT, 'config': config, 'record': record, 'files': _checksums(path)}
     # The manifest comes last and at once: without it the checkpoint does not count.
     write_atomically(path.with_suffix('.json'), json.dumps(whole, indent=1).encode())
   except (OSError, ValueError, RuntimeError) as e:
@@ -212,8 +227,9 @@ def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
   """
   path = folder / f'{step:012d}'
   manifest = json.loads(path.with_suffix('.json').read_bytes())
-  if not isinstance(manifest, dict) or set(manifest) != {'config', 'record', 'files'}:
+  if not isinstance(manifest, dict) or not {'config', 'record', 'files'} <= set(manifest):
     raise ValueError('its manifest is not one')
+  manifest.setdefault('format', 1)
   found = _checksums(path) if manifest['files'] else {}  # none where they were dropped
   bad = sorted(name for name in set(found) | set(manifest['files']) if found.get(name) != manifest['files'].get(name))
   if bad:
@@ -233,11 +249,15 @@ def latest(directory: str) -> tuple[int, dict[str, Any]] | None:
 
 
 def check_config(directory: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
-  """Refuses a checkpoint of another configuration.
+  """Refuses a checkpoint of a later version or of another configuration.
 
   Raises:
-    ConfigError: naming the fields that differ.
+    ConfigError: saying what this version reads, or naming the fields that differ.
   """
+  if manifest['format'] > FORMAT:
+    raise ConfigError(
+      f'--resume: {directory} is of format {manifest["format"]}, which a later version wrote; must be at most {FORMAT}'
+    )
   changed = config_differences(manifest['config'], config)
   if changed:
     raise ConfigError(f'--resume: {directory} was saved with other settings: {"; ".join(changed)}')
@@ -271,15 +291,21 @@ def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[s
     check_config(str(path), manifest, config)
     if not manifest['files']:
       raise CheckpointError(f'{path}: that run had finished, and its arrays were removed')
-    return Restored(step, _read_state(path, like), manifest['record'])
+    return Restored(step, _read_state(path, like, manifest['format']), manifest['record'])
   if any(_has_manifest(folder, step) for step in steps):
     raise CheckpointError(f'{folder}: no checkpoint there is whole')
   return None
 
 
-def _read_state(path: pathlib.Path, like: Any) -> Any:
-  names = _named(like)
-  restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+def _read_state(path: pathlib.Path, like: Any, number: int) -> Any:
+  """The state in a checkpoint of a format; orbax is asked for arrays by the names that they have there."""
+  names = {name: _name_in(name, number) for name in _named(like)}
+  restore_args = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names.values()}
   with ocp.PyTreeCheckpointer() as checkpointer:
-    args = ocp.args.PyTreeRestore(dict.fromkeys(names, 0), restore_args)
-    return _from_arrays(checkpointer.restore(path, args=args), like)
+    args = ocp.args.PyTreeRestore(dict.fromkeys(names.values(), 0), restore_args)
+    stored = set(checkpointer.metadata(path).item_metadata.keys())
+    missing = sorted(set(names.values()) - stored)
+    if missing:
+      raise CheckpointError(f'{path}: has no array {missing[0]}, which this version needs')
+    found = checkpointer.restore(path, args=args)
+  return _from_arrays({now: found[there] for now, there in names.items()}, like)

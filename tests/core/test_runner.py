@@ -509,3 +509,13 @@ def test_a_seed_starts_other_games_at_every_resumption():
     state = runner.place(jax.tree.map(jnp.copy, state), params)
     seen.append(np.asarray(state.env_state[1]).ravel())
   assert len(np.unique(np.concatenate(seen))) == 6
+
+
+def test_evaluating_other_parameters_is_evaluating_a_learner_that_has_them():
+  runner = make()
+  state = start(runner, [0, 1])
+  params = jax.tree.map(lambda x: -x, state.learner.params)
+  learner = state.learner._replace(params=params)
+  expected = runner.evaluate(state._replace(carry=state.carry._replace(learner=learner)), repeat=2)
+  found = runner.evaluate(state, repeat=2, params=params)
+  jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -157,8 +157,8 @@ def test_replay_holds_min_replay_interactions_before_learning_starts():
   agent = dataclasses.replace(presets.bsuite(), hidden_sizes=(8,), batch_size=4, min_replay=50, replay_capacity=300)
   tasks = [envs.make_bsuite('bandit/0', log=True)]  # where every other time step is no interaction
   runner = bsuite_training.make_batch_runner(tasks[0], agent, 'hyperagent', jax.devices()[:1])
-  place = types.SimpleNamespace(output=types.SimpleNamespace(resume=False))
-  state = bsuite_training._begin(tasks, '', runner, agent, BsuiteConfig(), place)
+  files = types.SimpleNamespace(output=types.SimpleNamespace(resume=False))
+  state = bsuite_training._begin(tasks, '', runner, agent, BsuiteConfig(), files)
   assert int(state.statistics.num_interactions[0]) == 50
 
 

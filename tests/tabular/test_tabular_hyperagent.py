@@ -225,7 +225,7 @@ def test_optimistic_indices_take_the_best_of_several_samples():
 @pytest.mark.parametrize('name', REFERENCES)
 def test_every_reference_has_unit_variance_and_an_index_of_its_own_for_each_state(name):
   dim, number = 4, 3
-  index = jax.jit(jax.vmap(lambda key: make_laws(name, 'sphere', dim, 2).index(key, number, 2)))
+  index = jax.jit(jax.vmap(lambda key: make_laws(name, 'sphere', dim, 2).draw_xi(key, number, 2)))
   drawn = np.asarray(index(jax.random.split(KEY, 20_000)))  # [20000, states, K, M]
   second = 1 / dim if name == 'one_hot' else 1.0
   np.testing.assert_allclose(np.square(drawn).mean((0, 1, 2)), second, atol=0.03)
