@@ -76,7 +76,8 @@ def fields_of(cls: type) -> Iterator[Field]:
   for node in body.body:
     if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
       beside = comments.get(node.end_lineno or 0, ('', True))[0]
-      above, line = [], node.lineno - 1
+      above: list[str] = []
+      line = node.lineno - 1
       while comments.get(line, ('', False))[1]:
         above.insert(0, comments[line][0])
         line -= 1
@@ -154,7 +155,8 @@ def signature_of(function: Any) -> tuple[str, str | None]:
     argument.annotation = argument.annotation and qualified.visit(argument.annotation)
   for some in (node.args.posonlyargs, node.args.args):
     some[:] = [argument for argument in some if argument.arg != 'self']
-  return f'({ast.unparse(node.args)})', node.returns and ast.unparse(qualified.visit(node.returns))
+  result = ast.unparse(qualified.visit(node.returns)) if node.returns else None
+  return f'({ast.unparse(node.args)})', result
 
 
 def _process_signature(app: Any, what: str, name: str, obj: Any, *rest: Any) -> tuple[str, str | None] | None:
