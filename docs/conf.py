@@ -39,6 +39,7 @@ nb_output_stderr = 'remove'
 
 autodoc_default_options = {'members': True, 'member-order': 'bysource'}
 autodoc_typehints_format = 'short'
+highlight_language = 'none'  # of blocks that do not name one: formulas and commands
 default_role = 'py:obj'  # `make_network` in a docstring is a link where there is such an entry
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
