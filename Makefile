@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari bsuite study tabular test test-part test-oldest bench clean
+.PHONY: deep-sea atari bsuite study tabular test test-part test-oldest bench docs clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -42,6 +42,9 @@ bench: $(READY)  ## measures throughput, part by part
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.atari
 	$(BIN)/python -m benchmarks.bsuite
+
+docs: $(READY)  ## builds the documentation into build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 $(READY): requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)

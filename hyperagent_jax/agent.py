@@ -1,7 +1,7 @@
 """HyperAgent: Double-DQN whose last layer is a linear hypermodel with a fixed prior (arXiv 2402.10228).
 
 Read top to bottom: the random numbers of a call, acting, the target, the loss, the update. Equation numbers are the
-paper's; the formulas are in the README.
+paper's; the formulas are in docs/algorithm.md.
 """
 
 from typing import Any, NamedTuple

@@ -35,7 +35,7 @@ def table_6(problem: Problem, variance: float = 6.0, scale: float = 1.0) -> Para
   Args:
     problem: gives H and beta.
     variance: sigma^2 / H^2; RLSVI's is 3.
-    scale: times sigma. The bound needs 1; far less explores enough, see the README.
+    scale: times sigma. The bound needs 1; far less explores enough, see docs/theory.md.
   """
   return Parameters(scale * variance**0.5 * problem.horizon, problem.beta, float(problem.horizon))
 

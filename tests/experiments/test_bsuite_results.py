@@ -13,7 +13,8 @@ from hyperagent_jax import presets
 from hyperagent_jax.scores.bsuite import read_logs, scores
 
 RESULTS = pathlib.Path(__file__).parents[2] / 'experiments' / 'results' / 'bsuite'
-README = (RESULTS.parents[2] / 'README.md').read_text()
+ROOT = RESULTS.parents[2]
+README, PAGE = (ROOT / 'README.md').read_text(), (ROOT / 'docs' / 'bsuite.md').read_text()
 AGENTS = ('hyperagent', 'ddqn', 'ensemble_plus')
 # First cell of a row -> the others, of all tables on the page.
 LINES = [line for line in (RESULTS / 'README.md').read_text().splitlines() if line.startswith('|')]
@@ -57,8 +58,8 @@ def test_the_page_has_the_scores_of_another_seed():
 
 
 @pytest.mark.parametrize('experiment', ['memory_len', 'memory_size'])
-def test_the_readme_has_what_a_history_remembers(experiment):
-  row = next(line for line in README.splitlines() if line.startswith(f'| {experiment}/'))
+def test_the_documentation_has_what_a_history_remembers(experiment):
+  row = next(line for line in PAGE.splitlines() if line.startswith(f'| {experiment}/'))
   numbers, *found = re.fullmatch(r'\| \w+/([\d, ]+):[^|]*\| ([\d, ]+) \| ([\d, ]+) \|', row).groups()
   for folder, cell_of in zip(('hyperagent', 'hyperagent_history_101'), found, strict=True):
     logs = read_logs(RESULTS / folder)

@@ -1,0 +1,1 @@
+"""The documentation: pages in Markdown, and what makes tables, copies and the API reference of the code."""
