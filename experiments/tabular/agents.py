@@ -29,7 +29,7 @@ def with_parameters(problem: Problem, dim: int, parameters: Parameters) -> dict[
 
 
 def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """With the constants of regret bounds: their own for HyperAgent, RLSVI and UCBVI, RLSVI's for what approximates it.
+  """Agents with the constants of regret bounds: their own for HyperAgent, RLSVI and UCBVI, RLSVI's for what approximates it.
 
   Optimistic index sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
   """
@@ -45,7 +45,7 @@ def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
 
 
 def practical(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """With what the problem tells (`hyperagent.informed`), optimistic priors, and scales that `tuning` chose."""
+  """Agents with what the problem tells (`hyperagent.informed`), optimistic priors, and scales that `tuning` chose."""
   agents = {
     name: with_parameters(problem, dim, informed(problem, SCALE[name]))[name]
     for name in ('HyperAgent', 'RLSVI', 'Ensemble sampling', 'LMC-LSVI')
