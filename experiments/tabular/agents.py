@@ -29,9 +29,10 @@ def with_parameters(problem: Problem, dim: int, parameters: Parameters) -> dict[
 
 
 def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """Agents with the constants of regret bounds: their own for HyperAgent, RLSVI and UCBVI, RLSVI's for what approximates it.
+  """Agents with the constants of regret bounds.
 
-  Optimistic index sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
+  HyperAgent, RLSVI and UCBVI have those of their own bounds, what approximates RLSVI has RLSVI's. Optimistic index
+  sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
   """
   return {
     'HyperAgent': tabular.make_hyperagent(problem, dim),

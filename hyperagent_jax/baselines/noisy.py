@@ -87,12 +87,12 @@ class Inputs(NamedTuple):
 
 
 def dense_inputs(x: Array) -> Inputs:
-  """The sums of an ordinary array [I]."""
+  """An ordinary array [I] as inputs."""
   return Inputs(x.size, x.size, lambda w: x @ w, lambda e: jnp.dot(x, e), lambda e, w: (x * e) @ w)
 
 
 def deep_sea_inputs(observation: Array, grid_size: int) -> Inputs:
-  """The sums of the one-hot [N^2] that an integer stands for, or of zeros where it stands for the all-zero observation."""
+  """The one-hot [N^2] that an integer stands for as inputs, or the zeros that the number of the last observation means."""
   num_rows = grid_size * (grid_size + 1) // 2
   row = deep_sea_row(observation, grid_size)
   times = lambda w: w.at[row].get(mode='fill', fill_value=0.0)
