@@ -92,7 +92,7 @@ def dense_inputs(x: Array) -> Inputs:
 
 
 def deep_sea_inputs(observation: Array, grid_size: int) -> Inputs:
-  """The one-hot [N^2] that an integer stands for as inputs, or the zeros that the number of the last observation means."""
+  """The one-hot [N^2] that an integer stands for as inputs, or the zeros that the last observation's number means."""
   num_rows = grid_size * (grid_size + 1) // 2
   row = deep_sea_row(observation, grid_size)
   times = lambda w: w.at[row].get(mode='fill', fill_value=0.0)
