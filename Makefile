@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari bsuite study tabular test bench docs clean
+.PHONY: deep-sea atari bsuite study tabular test test-part test-oldest bench docs clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -30,6 +30,14 @@ test: $(READY)  ## checks the style and runs the test suite
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
+test-part: $(READY)  ## runs the suite without what takes long; with PYTHON and VENV, on another Python
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
+
+# The oldest release of every package that requirements.txt allows, which its lower bounds name.
+OLDEST = .venv-oldest
+test-oldest: $(OLDEST)/.ready  ## runs the same part with the oldest packages that are allowed
+	$(OLDEST)/bin/python -m pytest -n 2 --dist=worksteal -m "not slow"
+
 bench: $(READY)  ## measures throughput, part by part
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.atari
@@ -38,12 +46,19 @@ bench: $(READY)  ## measures throughput, part by part
 docs: $(READY)  ## builds the documentation into build/docs
 	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
-$(READY): requirements.txt setup.py
+$(READY): requirements.txt setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install -qq --no-deps -e .
 	touch $(READY)
 
+$(OLDEST)/.ready: requirements.txt setup.py pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	sed -nE 's/^([A-Za-z0-9-]+)>=([^,]+).*/\1==\2.*/p' requirements.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet -c $(OLDEST)/constraints.txt -e '.[experiments,atari,bsuite,figures,test]'
+	touch $(OLDEST)/.ready
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info

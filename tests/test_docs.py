@@ -27,7 +27,12 @@ def test_the_readme_is_a_page():
   assert len(READMES['README.md'].splitlines()) <= 150
 
 
-@pytest.mark.parametrize('name', [name for name, text in TEXTS.items() if BLOCK.search(text)])
+SLOW = {'docs/quickstart.md': pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=SLOW.get(n, ())) for n, text in TEXTS.items() if BLOCK.search(text)]
+)
 def test_every_python_block_runs(name):
   namespace = {}
   for block in BLOCK.findall(TEXTS[name]):

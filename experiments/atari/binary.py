@@ -11,26 +11,26 @@ from collections.abc import Callable
 from experiments.atari.report import aggregate_table, game_table, published_table
 from experiments.atari.settings import define_flags, read_settings
 from experiments.atari.training import COLUMNS, check_memory, train_games
-from experiments.common.cli import Signals, start_main
+from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
+from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
 from experiments.common.recording import TensorBoard
 from experiments.common.runs import open_folder
 from experiments.common.task import Files
 from experiments.common.training import open_results, open_tensorboard
-from hyperagent_jax.config import ConfigError
 
 
 def import_figures() -> Callable[[str], str]:
   """`draw_learning_curves`, looked up before training so that a missing package is known before.
 
   Raises:
-    ConfigError: if matplotlib or pillow is not installed.
+    ConfigError: if what draws is not installed.
   """
-  try:
-    from experiments.atari.figures import draw_learning_curves
-  except ImportError as e:
-    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  check_installed('figures', DRAWING)
+  from experiments.atari.figures import draw_learning_curves
+
   return draw_learning_curves
 
 
@@ -38,6 +38,7 @@ def main() -> None:
   """Trains all games in turn, prints the tables and draws the figures."""
   s = read_settings()
   draw = import_figures() if s.output.figures else None
+  keep_compiled(s.output.compilation_cache_dir)
   set_num_devices(s.output.num_devices, s.run.num_seeds)
   check_memory(s)
   settings = s.to_dict()

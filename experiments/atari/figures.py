@@ -12,6 +12,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.common.plotting import BLUE, DARK, LAST_FRAME_MS, ORANGE, Row, redraw_main, save_figure  # isort: skip
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
-from experiments.common.plotting import BLUE, DARK, LAST_FRAME_MS, ORANGE, Row, redraw_main, save_figure
 from experiments.common.tables import read_table
 from hyperagent_jax.scores import atari_scores
 

@@ -24,8 +24,10 @@ from experiments.bsuite.settings import (
 from experiments.bsuite.task import Files, History
 from experiments.bsuite.training import batches, train_batches, unfinished
 from experiments.common import agents
-from experiments.common.cli import Signals, start_main
+from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import make_devices
+from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress, format_duration
 from experiments.common.runs import OutputConfig, open_folder, settings_of
 from experiments.common.tables import format_table
@@ -39,12 +41,11 @@ def import_report() -> Callable[[Mapping[str, pathlib.Path], pathlib.Path], list
   """`bsuite_report.write_report`, looked up before training so that a missing package is known before.
 
   Raises:
-    ConfigError: if matplotlib is not installed.
+    ConfigError: if what draws is not installed.
   """
-  try:
-    from experiments.bsuite import report as bsuite_report
-  except ImportError as e:
-    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  check_installed('figures', DRAWING)
+  from experiments.bsuite import report as bsuite_report
+
   return bsuite_report.write_report
 
 
@@ -80,6 +81,7 @@ def main() -> None:
     unread = {name for name in ('seed_axis', 'num_devices', 'checkpoint_minutes') if values[name].present}
     refuse_unread(unread, frozenset(), '--driver=host')
   ids = without_mnist_if_missing(ids_of(values.bsuite_id, values.every), run.mnist_dir)
+  keep_compiled(output.compilation_cache_dir)
   _use_cores(output)
   todo = list(batches(ids, run.mnist_dir))
   for batch in todo:

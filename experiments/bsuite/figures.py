@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.common.plotting import COLOURS, DARK, GREY, MARKERS, save_figure  # isort: skip
+
 import numpy as np
 from bsuite import sweep
 from matplotlib.axes import Axes
@@ -13,7 +15,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from experiments.bsuite.tables import TYPES, Agent, cell, is_complete
-from experiments.common.plotting import COLOURS, DARK, GREY, MARKERS, save_figure
 
 _WIDTH, _BAR, _ROW = 8.5, 0.16, 0.26  # inches: of the pictures, of a bar, and of an experiment at least
 _TICKS = (0, 0.25, 0.5, 0.75, 1)

@@ -4,12 +4,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from absl import app, flags, logging
 
 from experiments.common.errors import OUT_OF_TIME, CheckpointError, Stopped
+from experiments.common.extras import missing
 from hyperagent_jax.config import ConfigError
 
 
@@ -46,6 +47,21 @@ class Signals:
 def warn(text: str) -> None:
   """One line for the user."""
   print(f'warning: {text}', file=sys.stderr, flush=True)
+
+
+def check_installed(flag: str, modules: Collection[str]) -> None:
+  """Looks, before anything is trained, for what an optional output is made with.
+
+  Args:
+    flag: the one that asks for it and can be turned off.
+    modules: what does that, of the extra `figures`.
+
+  Raises:
+    ConfigError: if one is not installed.
+  """
+  text = missing('figures', modules=modules)
+  if text:
+    raise ConfigError(f'--{flag}: {text}, and --no{flag} does without')
 
 
 def _list_in_help(values: flags.FlagValues) -> None:

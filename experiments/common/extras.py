@@ -1,28 +1,47 @@
-"""Which optional packages an experiment needs, and what to say where they are missing."""
+"""Which optional packages an experiment needs, and what to say where they are missing.
+
+Nothing else is imported here: a package's `__init__` asks before anything is imported that may be missing.
+"""
 
 import importlib.util
 import sys
+from collections.abc import Collection
 
-# Extra of pyproject.toml -> the modules that it brings.
+# What figures are drawn and TensorBoard events written with.
+DRAWING, EVENTS = ('matplotlib', 'PIL'), ('tensorboardX',)
+# Extra of the package -> the modules that an experiment imports of what it brings.
 EXTRAS = {
-  'experiments': ('absl', 'orbax'),
+  'experiments': ('absl', 'orbax.checkpoint', 'scipy'),
   'atari': ('ale_py', 'gymnasium'),
   'bsuite': ('bsuite',),
-  'figures': ('matplotlib', 'PIL', 'tensorboardX'),
+  'figures': (*DRAWING, *EVENTS),
 }
 
 
-def missing(*extras: str) -> str:
-  """One line that names what is not installed of these extras and how to install it; empty if all is there."""
+def _is_installed(module: str) -> bool:
+  try:
+    return importlib.util.find_spec(module) is not None
+  except ModuleNotFoundError:  # of the package around it
+    return False
+
+
+def missing(*extras: str, modules: Collection[str] | None = None) -> str:
+  """One line that names what is not installed and the extra that brings it; empty if all is there.
+
+  Args:
+    *extras: names of extras, of which the first that lacks something is named.
+    modules: of all that they bring, what is needed; by default all of it.
+  """
   for extra in extras:
-    absent = [name for name in EXTRAS[extra] if importlib.util.find_spec(name) is None]
+    needed = [name for name in EXTRAS[extra] if modules is None or name in modules]
+    absent = [name for name in needed if not _is_installed(name)]
     if absent:
       return f"{', '.join(absent)}: not installed; pip install 'hyperagent_jax[{extra}]' brings what is missing"
   return ''
 
 
-def require(program: str, *extras: str) -> None:
-  """Ends the process with one line unless all modules of these extras are installed; for a package's __init__."""
-  text = missing(*extras)
+def require(program: str, *extras: str, modules: Collection[str] | None = None) -> None:
+  """Ends the process with one line if something is `missing`; for a package's __init__."""
+  text = missing(*extras, modules=modules)
   if text:
     sys.exit(f'{program}: {text}')

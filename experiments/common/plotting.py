@@ -6,11 +6,16 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import app, flags
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from experiments.common.extras import DRAWING, require
 
-from experiments.common.files import write_atomically
+# Commands that draw import this module before anything of matplotlib's.
+require('figures', 'experiments', 'figures', modules=('absl', *DRAWING))
+
+from absl import app, flags  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from experiments.common.files import write_atomically  # noqa: E402
 
 Row = dict[str, Any]  # of a table of results
 
@@ -47,4 +52,5 @@ def redraw_main(program: str, draw: Callable[[str], Sequence[str]]) -> None:
   """`redraw` as a command with --output_dir."""
   # Not at import: an experiment that draws has an --output_dir of its own.
   flags.DEFINE_string('output_dir', None, 'Folder of a run, with its results.csv.', required=True)
+  flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['output_dir'])  # so that --help lists it
   app.run(lambda argv: redraw(program, draw, flags.FLAGS.output_dir))

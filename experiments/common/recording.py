@@ -4,8 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.common.cli import check_installed
+from experiments.common.extras import EVENTS
 from experiments.common.tables import csv_text
-from hyperagent_jax.config import ConfigError
 
 # DQN Zoo's schema; environments add their own columns.
 RESULT_COLUMNS = (
@@ -90,10 +91,9 @@ class TensorBoard:
     self._writer = None
     if not enabled:
       return
-    try:
-      from tensorboardX import SummaryWriter
-    except ImportError:
-      raise ConfigError('--tensorboard: tensorboardX is not installed; install it or pass --notensorboard') from None
+    check_installed('tensorboard', EVENTS)
+    from tensorboardX import SummaryWriter
+
     self._writer = SummaryWriter(directory, purge_step=purge_step)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:

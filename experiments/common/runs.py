@@ -9,6 +9,7 @@ import time
 from importlib import metadata
 from typing import Any
 
+from experiments.common import compilation
 from experiments.common.files import write_atomically
 from experiments.common.settings import config_differences, config_to_dict
 from hyperagent_jax.baselines import SYSTEMS
@@ -47,6 +48,7 @@ class OutputConfig:
   num_devices: int = field(
     0, 'Devices to spread seeds over, of which as many serve as divide their number; 0: all.', low=0
   )
+  compilation_cache_dir: str = field(compilation.DEFAULT_DIR, compilation.HELP)
 
 
 def open_folder(

@@ -8,8 +8,10 @@ seed is solved when all of them end in the treasure's corner.
 
 from collections.abc import Callable
 
-from experiments.common.cli import Signals, start_main
+from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
+from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
 from experiments.common.runs import open_folder
 from experiments.common.task import Files
@@ -18,19 +20,17 @@ from experiments.deep_sea.report import table, write_summary
 from experiments.deep_sea.settings import define_flags, read_settings, to_dict
 from experiments.deep_sea.snapshots import Snapshots
 from experiments.deep_sea.training import COLUMNS, task_name, train_size
-from hyperagent_jax.config import ConfigError
 
 
 def import_figures() -> Callable[[str], list[str]]:
   """`figures.draw_all`, looked up before training so that a missing package is known before.
 
   Raises:
-    ConfigError: if matplotlib or pillow is not installed.
+    ConfigError: if what draws is not installed.
   """
-  try:
-    from experiments.deep_sea import figures
-  except ImportError as e:
-    raise ConfigError(f'--figures: {e.name} is not installed; install it or pass --nofigures') from None
+  check_installed('figures', DRAWING)
+  from experiments.deep_sea import figures
+
   return figures.draw_all
 
 
@@ -38,6 +38,7 @@ def main() -> None:
   """Trains all sizes in turn, prints the table and draws the figures."""
   agent_configs, run, output, env = read_settings()
   draw_all = import_figures() if output.figures else None
+  keep_compiled(output.compilation_cache_dir)
   set_num_devices(output.num_devices, run.num_seeds)
   settings = to_dict(agent_configs, run, env)
   folder = open_folder(output, 'deep_sea', settings)

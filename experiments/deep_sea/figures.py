@@ -9,12 +9,13 @@ OUTPUT_DIR/posterior_size_<N>.png and .gif.
 import os
 from collections.abc import Sequence
 
+from experiments.common.plotting import BLUE, DARK, ORANGE, Row, redraw_main, save_figure  # isort: skip
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.common.plotting import BLUE, DARK, ORANGE, Row, redraw_main, save_figure
 from experiments.common.tables import read_table
 from experiments.deep_sea.posterior_figures import BEST_RETURN, draw_posterior
 

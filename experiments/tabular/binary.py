@@ -13,6 +13,7 @@ import time
 
 from absl import flags
 
+from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.common.devices import make_devices
 from experiments.common.plotting import save_figure
@@ -32,6 +33,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_bool('reduced', False, 'Fewer MDPs, episodes and settings.', flag_values=flag_values)
   flags.DEFINE_bool('redraw', False, 'Only draw again from the tables in --output_dir.', flag_values=flag_values)
   define_config_flags(TabularConfig(), flag_values)
+  compilation.define_flag(flag_values)
 
 
 def studies_of(names: list[str]) -> list[str]:
@@ -65,6 +67,7 @@ def main() -> None:
     raise ConfigError(f'--study=: must be all, or of {", ".join(STUDIES)}')
   folder = pathlib.Path(values.output_dir)
   folder.mkdir(parents=True, exist_ok=True)
+  compilation.keep_compiled(values.compilation_cache_dir)
   make_devices(0, num_cores())
   for name in names:
     study, table = STUDIES[name], folder / f'{name}.csv'

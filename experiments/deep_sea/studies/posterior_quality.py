@@ -20,6 +20,7 @@ import optax
 from absl import flags
 from jax.flatten_util import ravel_pytree
 
+from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.common.devices import set_num_devices
 from experiments.common.plotting import save_figure
@@ -211,6 +212,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_integer('size', 20, 'Side N of the grid.', flag_values=flag_values)
   flags.DEFINE_integer('num_seeds', 4, 'Seeds trained side by side.', flag_values=flag_values)
   flags.DEFINE_bool('reduced', False, 'At most size 8 and two seeds, fewer episodes.', flag_values=flag_values)
+  compilation.define_flag(flag_values)
 
 
 def run(folder: pathlib.Path, size: int, num_seeds: int, **settings: Any) -> str:
@@ -233,6 +235,7 @@ def main() -> None:
     raise ConfigError(f'--num_seeds={num_seeds}: must be at least 1')
   if values.reduced:
     size, num_seeds = min(size, 8), min(num_seeds, 2)
+  compilation.keep_compiled(values.compilation_cache_dir)
   set_num_devices(0, num_seeds)
   settings = REDUCED if values.reduced else {'moments': MOMENTS}
   print(run(pathlib.Path(values.output_dir), size, num_seeds, **settings))
