@@ -8,20 +8,14 @@ prefilling and evaluation are not counted.
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import app, flags, logging
-from ale_py.vector_env import AtariVectorEnv
 
 import hyperagent_jax as ha
-from benchmarks import parts, programs, timing
+from benchmarks import emulators, parts, programs, timing
 from benchmarks.timing import Row, show
-from hyperagent_jax.envs import atari
-from hyperagent_jax.types import tree_index
 
 _QUICK = flags.DEFINE_bool('quick', False, 'A rough look within two minutes; writes no file.')
 _SHORT = flags.DEFINE_bool('short', False, 'Only the Nature torso and the parts of its step, as quickly as --quick.')
@@ -49,42 +43,12 @@ _TORSOS = {'data_efficient': BASE, 'nature': dataclasses.replace(PIXELS, torso='
 _EMULATORS = ((1, 1), (4, 2), (10, 2))  # games, threads
 
 
-def direct(game: str, num_games: int, num_threads: int, num_steps: int) -> Callable[[], float]:
-  """Microseconds of `AtariVectorEnv.step` called from Python."""
-  games = AtariVectorEnv(game, num_games, num_threads=num_threads, **atari.vector_options(atari.AtariConfig(), 4))
-  games.reset(seed=np.arange(num_games))
-  actions = np.random.default_rng(0).integers(0, games.single_action_space.n, (num_steps, num_games), np.int32)
-
-  def run() -> float:
-    start = time.perf_counter()
-    for action in actions:
-      games.step(action)
-    return 1e6 * (time.perf_counter() - start) / num_steps
-
-  return run
-
-
-def inside(game: str, num_games: int, num_threads: int, num_steps: int) -> Callable[[], float]:
-  """Microseconds of the same within a compiled loop."""
-  config = atari.AtariConfig(num_threads=num_threads)
-  games = atari.make_atari(game, config, 1, num_games, 1, num_groups=1)
-  keys = jax.random.split(jax.random.key(0), num_games)
-  params = tree_index(games.params, 0)
-  environment = games.environment
-  actions = np.random.default_rng(0).integers(0, environment.num_actions, (num_steps, num_games), np.int32)
-
-  def body(i: jax.Array, env_state: atari.AtariState, data: jax.Array) -> atari.AtariState:
-    return environment.step(params, env_state, data[i], keys)[0]
-
-  return timing.loop(body, environment.reset(params, keys)[0], jnp.asarray(actions), num_steps)
-
-
 def emulator_rows(game: str, quick: bool) -> list[Row]:
   """Stepping emulators inside compiled programs and from Python."""
   num_steps, cases = 300 if quick else 1_000, {}
   for size in _EMULATORS:
-    cases[(size, 'direct')] = direct(game, *size, num_steps)
-    cases[(size, 'inside')] = inside(game, *size, num_steps)
+    cases[(size, 'direct')] = emulators.direct(game, *size, num_steps)
+    cases[(size, 'inside')] = emulators.inside(game, *size, num_steps)
   each = {name: s.median for name, s in timing.alternate(cases, repeats=3 if quick else 9).items()}
   rows = []
   for size in _EMULATORS:

@@ -52,7 +52,8 @@ class HyperAgentConfig:
   )
   convolution_method: str = field(
     'auto',
-    'How convolutions are computed, the same numbers to rounding; auto: as products on CPU, convolutions elsewhere.',
+    'How convolutions are computed, the same numbers to rounding; auto: as products on CPU and CUDA, where these are '
+    'faster, as convolutions elsewhere.',
     choices=('auto', 'products', 'convolutions'),
   )
   frame_layout: str = field(

@@ -1,8 +1,9 @@
 """Torsos: one observation to the features of its last hidden layer, ReLU after every layer (section 2).
 
 On a CPU, XLA runs convolutions inside a compiled loop, and most of all their gradients, 10 to 20 times slower than
-matrix products of the same size. So the torsos for screens can compute the same layers as products (`benchmarks/` has
-the figures).
+matrix products of the same size. On a CUDA device the convolutions of several seeds, each with weights of its own,
+become grouped ones, some 3 times slower than products. So the torsos for screens can compute the same layers as
+products (`benchmarks/` has the figures).
 """
 
 from collections.abc import Callable
@@ -146,8 +147,8 @@ class ScreenTorso(nn.Module):
   """Convolutions over a stack of frames, then an MLP.
 
   Frames come as they are, [F, h, w], or cut into `nested_windows`, [R, F, k, k], which is work done once for a frame
-  that replay keeps. `method` is 'products', 'convolutions', or 'auto': products on CPU and convolutions elsewhere.
-  All give the same numbers to rounding.
+  that replay keeps. `method` is 'products', 'convolutions', or 'auto': products on CPU and CUDA, where they
+  are faster, and convolutions elsewhere. All give the same numbers to rounding.
   """
 
   layers: tuple[ConvLayer, ...]
@@ -186,7 +187,7 @@ class ScreenTorso(nn.Module):
     products = self._by_layers(convolve_by_products) if overlap else cut
     direct = self._by_layers(convolve)
     if self.method == 'auto':
-      return lambda *args: jax.lax.platform_dependent(*args, cpu=products, default=direct)
+      return lambda *args: jax.lax.platform_dependent(*args, cpu=products, cuda=products, default=direct)
     return products if self.method == 'products' else direct
 
   def _by_layers(self, convolution: Callable[[Array, Array, int], Array]) -> Callable[..., Array]:

@@ -176,6 +176,15 @@ def test_auto_is_no_convolution_on_a_cpu_and_that_is_seen(torso):
     assert (' convolution(' in lowered.compile().as_text()) == expected
 
 
+@pytest.mark.parametrize('torso', TORSOS)
+@pytest.mark.parametrize('platform, expected', [('cpu', False), ('cuda', False), ('tpu', True)])
+def test_auto_is_products_where_these_were_measured_to_be_faster(torso, platform, expected):
+  params, one = weights_of(TORSOS[torso], 4, 47), ScreenTorso(TORSOS[torso], (7,))
+  apply = jax.jit(lambda params, x: one.apply({'params': params}, x))
+  lowered = apply.trace(params, jnp.zeros((4, 47, 47), jnp.uint8)).lower(lowering_platforms=(platform,))
+  assert ('stablehlo.convolution' in lowered.as_text()) == expected
+
+
 # ------------------------------------------------------------------------------------------ pixels, scaling and formats
 
 
