@@ -1,4 +1,4 @@
-"""The READMEs that lie beside code and results, as parts of pages.
+"""The READMEs that lie beside code and results, and their like, as parts of pages.
 
 A page includes the copy of a README without its title. Links among READMEs become links among pages; what else a README
 links to is not part of the pages, and is named by its path in a checkout.
@@ -12,6 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # README -> the page that includes it.
 PAGES = {
   'README.md': 'index.md',
+  'CHANGELOG.md': 'changelog.md',
+  'CONTRIBUTING.md': 'contributing.md',
   'benchmarks/README.md': 'speed.md',
   'examples/README.md': 'embedding.md',
   'experiments/atari/reference/README.md': 'atari.md',

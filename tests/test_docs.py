@@ -27,7 +27,12 @@ def test_the_readme_is_a_page():
   assert len(READMES['README.md'].splitlines()) <= 150
 
 
-@pytest.mark.parametrize('name', [name for name, text in TEXTS.items() if BLOCK.search(text)])
+SLOW = {'docs/quickstart.md': pytest.mark.slow}
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=SLOW.get(n, ())) for n, text in TEXTS.items() if BLOCK.search(text)]
+)
 def test_every_python_block_runs(name):
   namespace = {}
   for block in BLOCK.findall(TEXTS[name]):
@@ -199,8 +204,24 @@ def test_returns_on_pong_are_those_of_the_run(name):
     assert row(policy, scores[key]['num_episodes'], f'{float(scores[key]["mean_return"]):.1f}') in TEXTS[name]
 
 
-def test_rates_are_those_of_the_benchmark():
+def test_rates_are_those_of_the_benchmarks():
   measured = {x['what']: float(x['value']) for x in rows_of('benchmarks/results/throughput.csv')}
   rate = f'{measured["size 20, 1 seed, exact"]:,.0f}'
   assert row('size 20, one seed, exact expectation', rate) in DOCS['docs/speed.md']
-  assert f'**Speed**: {rate} steps of DeepSea 20 a second' in READMES['README.md']
+  assert row('`make bench`', 'two virtual cores of an Intel Xeon, one seed', rate) in READMES['README.md']
+
+
+def test_rates_on_a_gpu_are_those_of_the_benchmark():
+  lines = rows_of('benchmarks/results/accelerator.csv')
+  measured = {(x['what'], x['seeds']): x['value'] for x in lines if x['unit'] == 'interactions/s'}
+  cases = {
+    ('DeepSea 20', '1'): 'DeepSea 20',
+    ('DeepSea 20', '1024'): 'DeepSea 20',
+    ('training, nature, products, default', '16'): 'Pong, Nature torso, as matrix products',
+    ('training, data_efficient, windows, default', '16'): 'Pong, data-efficient torso (`--preset=fast_cpu`)',
+  }
+  for (what, seeds), case in cases.items():
+    rate = float(measured[what, seeds])
+    text = f'{round(rate, -3) if rate > 1e6 else rate:,.0f}'
+    assert row(case, f'{int(seeds):,}', text) in DOCS['docs/speed.md']
+    assert what != 'DeepSea 20' or text in READMES['README.md']
