@@ -25,9 +25,10 @@ tabular: $(READY)  ## a small version of the studies of the theory, within 3 min
 	$(BIN)/python -m experiments.tabular --reduced --output_dir=runs/reduced_tabular \
 	  --study=regret,index_dim,posterior,contraction,spreading,computation,bridge
 
-test: $(READY)  ## checks the style and runs the test suite
+test: $(READY)  ## checks style and types and runs the test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-part: $(READY)  ## runs the suite without what takes long; with PYTHON and VENV, on another Python

@@ -106,7 +106,8 @@ def learns_deep_sea(session: Session, platform: str) -> Case:
 
   def measure(setup: programs.Setup, device: jax.Device) -> None:
     with jax.default_device(device):
-      state, done, solved, returns = setup.state, setup.num_interactions, {}, np.zeros(2)
+      state, done, returns = setup.state, setup.num_interactions, np.zeros(2)
+      solved: dict[int, int] = {}
       for _ in range(num_chunks):
         state = setup.runner.run(state, ha.steps_for(done + 500, size) - ha.steps_for(done, size))
         done += 500
@@ -114,8 +115,8 @@ def learns_deep_sea(session: Session, platform: str) -> Case:
         for i in np.flatnonzero(returns >= deep_sea.solved_return(size)):
           solved.setdefault(int(i), int(state.statistics.num_episodes[i]))
     note = f'{platform}; return {", ".join(f"{x:.3f}" for x in returns)} after {int(state.statistics.num_episodes[0])}'
-    for i in range(2):
-      session.write(f'DeepSea {size}, seed {i}: episodes to solve', solved.get(i, -1), 'episodes', 2, note)
+    for seed in range(2):
+      session.write(f'DeepSea {size}, seed {seed}: episodes to solve', solved.get(seed, -1), 'episodes', 2, note)
 
   return Case(f'learning on {platform}', prepare)
 
@@ -214,10 +215,11 @@ def update_case(session: Session, case: Update, rates: dict[str, float], num_act
       cut = jax.jit(jax.vmap(lambda x: nested_windows(x, DATA_EFFICIENT)))
       screens = [cut(x.reshape(-1, 4, 84, 84)) for x in screens]
       screens = [x.reshape(*leading, *x.shape[1:]) for x in screens]
-    normal = lambda *shape: 0.1 * rng.standard_normal((*leading, *shape), np.float32)
+    normal: Any = lambda *shape: 0.1 * rng.standard_normal((*leading, *shape), np.float32)
     prior = lambda: HyperQ(normal(num_actions), normal(num_actions, config.index_dim))
     extras = [Extras(noise=normal(config.index_dim), prior_q=prior()) for _ in range(2)]
-    action, discount = rng.integers(0, num_actions, leading, np.int32), np.full(leading, 0.95, np.float32)
+    action: Any = rng.integers(0, num_actions, leading, np.int32)  # all of this becomes arrays of the device below
+    discount: Any = np.full(leading, 0.95, np.float32)
     return jax.device_put(Transition(screens[0], action, normal(), discount, screens[1], *extras))
 
   update = jax.vmap(agent.update, in_axes=(LEARNER_AXES, 0, 0, None), out_axes=(LEARNER_AXES, 0))
@@ -262,7 +264,11 @@ def update_cases(reduced: bool) -> list[Update]:
   if reduced:
     return [Update('data_efficient', 'windows', 'tf32', 2), Update('nature', 'products', 'bfloat16', 1)]
   methods = {'nature': ('convolutions', 'products'), 'data_efficient': ('convolutions', 'windows')}
-  order = [('nature', 1, ('tf32',)), ('data_efficient', 1, ('tf32',)), ('data_efficient', 16, ('tf32',))]
+  order: list[tuple[str, int, tuple[str, ...]]] = [
+    ('nature', 1, ('tf32',)),
+    ('data_efficient', 1, ('tf32',)),
+    ('data_efficient', 16, ('tf32',)),
+  ]
   order += [('nature', 16, ('tf32', 'bfloat16')), ('nature', 64, ('tf32',)), ('data_efficient', 64, ('tf32',))]
   order += [('nature', 4, ('tf32',)), ('data_efficient', 4, ('tf32',)), ('data_efficient', 16, ('bfloat16',))]
   order += [(torso, num, ('bfloat16', 'float32')) for num in (16, 64, 1, 4) for torso in methods]

@@ -34,7 +34,7 @@ _NO_GRAPHS = {'xla_gpu_enable_command_buffer': ''}
 
 def in_place(session: Session, name: str, setup: programs.Setup, compiled: jax.stages.Compiled) -> None:
   """Whether a compiled program writes replay where it lies."""
-  copies = time_line.ring_copies(compiled.as_text(), setup.state.carry.replay.rows.step_type.shape[1])
+  copies = time_line.ring_copies(compiled.as_text() or '', setup.state.carry.replay.rows.step_type.shape[1])
   ring, memory = timing.num_bytes(setup.state.carry.replay), compiled.memory_analysis()
   note = copies[0][:120] if copies else f'replay {ring / 1e6:,.0f} MB'
   session.write(f'{name}: copies of rings', len(copies), 'copies', setup.num_seeds, note)
@@ -109,7 +109,7 @@ def whole_program(session: Session, program: Program, lined: bool) -> Case:
     rest = seconds_per_step(lambda num: train(setup.runner.prefill, num), session.reduced, 0.4)
     session.write(f'{name}: emulators, prior, replay add', 1e6 * rest, 'us a step', num_seeds)
     run = lambda num: train(one_by_one, num)
-    show_line(session, f'time line, {torso}, {method}, {precision}', num_seeds, run, one_by_one.as_text())
+    show_line(session, f'time line, {torso}, {method}, {precision}', num_seeds, run, one_by_one.as_text() or '')
 
   return Case(f'{name}, {num_seeds} seeds', prepare)
 

@@ -97,7 +97,7 @@ def run_cases(session: Session, cases: Sequence[Case], at_once: int = 1) -> int:
       break
     group = cases[start : start + at_once]
     with ThreadPoolExecutor(len(group)) as pool:
-      prepared = [pool.submit(case.prepare) for case in group]
+      prepared = {i: pool.submit(case.prepare) for i, case in enumerate(group)}
     seconds = time.monotonic() - began
     if seconds > 5:
       names = '; '.join(case.name for case in group)
@@ -108,7 +108,7 @@ def run_cases(session: Session, cases: Sequence[Case], at_once: int = 1) -> int:
       except Exception as e:  # whatever it is, the other cases are worth having
         session.fail(case.name, e)
         failed += 1
-      prepared[i] = None  # its arrays
+      del prepared[i]  # its arrays
       gc.collect()
     longest = max(longest, time.monotonic() - began)
   return failed

@@ -38,13 +38,13 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     return Transition(a_tm1=start.action, r_t=end.reward, discount_t=discount_t, **observations, **extras)
 
   def add(
-    state: TransitionReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+    state: TransitionReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> TransitionReplayState:
     now = tree_index(_row(timestep, action, extras), 0)
     valid = state.latest.step_type != LAST
     # Nothing is written out of bounds; `never` makes XLA write in place, as in the library's replay.
     slot = jnp.where(valid, state.num_added % capacity, capacity)
-    never = jnp.isnan(after) & (state.num_added < 0)
+    never = jnp.isnan(reads_done) & (state.num_added < 0)
     new = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _transition(state.latest, now))
     rows = jax.tree.map(lambda r, x: r.at[slot].set(x, mode='drop'), state.rows, new)
     return TransitionReplayState(rows, now, state.num_added + valid)
@@ -56,7 +56,13 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)
     return tree_index(state.rows, rank)
 
-  return Replay(init, add, sample, lambda state: size(state) > 0, size)
+  def truncate(state: Any) -> TransitionReplayState:
+    latest = state.latest
+    return state._replace(latest=latest._replace(step_type=jnp.full_like(latest.step_type, LAST)))
+
+  # The library's replay has another state, which nobody but its own functions looks into.
+  functions: Any = (init, add, sample, lambda state: size(state) > 0, size, truncate)
+  return Replay(*functions)
 
 
 def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
@@ -69,9 +75,9 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
   replay = ha.make_replay(capacity, 1, config.n_step, config.discount)
 
   def add(
-    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> ReplayState:
-    del after
+    del reads_done
     position = state.num_added % capacity
     overwritten = jnp.sum(state.rows.step_type[position] != LAST)
     num_dropped = state.num_dropped + jnp.where(state.num_added >= capacity, overwritten, 0)
@@ -89,7 +95,7 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
 
 def prior_in_update(config: ha.HyperAgentConfig) -> ha.Network:
   """A network whose prior is evaluated whenever it is needed: neither in a table nor remembered in replay."""
-  # With this claim the agent remembers nothing, and calls `cache`, which is the prior network.
+  # With this claim the agent remembers nothing, and calls `prior_q`, which is the prior network.
   return ha.make_network(config, num_actions=2)._replace(remember_prior=False)
 
 

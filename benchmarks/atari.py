@@ -45,7 +45,8 @@ _EMULATORS = ((1, 1), (4, 2), (10, 2))  # games, threads
 
 def emulator_rows(game: str, quick: bool) -> list[Row]:
   """Stepping emulators inside compiled programs and from Python."""
-  num_steps, cases = 300 if quick else 1_000, {}
+  num_steps = 300 if quick else 1_000
+  cases: dict[tuple[tuple[int, int], str], Callable[[], float]] = {}
   for size in _EMULATORS:
     cases[(size, 'direct')] = emulators.direct(game, *size, num_steps)
     cases[(size, 'inside')] = emulators.inside(game, *size, num_steps)

@@ -59,6 +59,11 @@ def _step_time(setup: Setup, num: int | None = None) -> Callable[[], float]:
   return lambda: run().step_time
 
 
+def constant(value: float) -> Callable[[], float]:
+  """A case that needs no measuring."""
+  return lambda: value
+
+
 def _config(size: int, **changes: Any) -> ha.HyperAgentConfig:
   return dataclasses.replace(ha.presets.deep_sea(size), **changes)
 
@@ -85,7 +90,7 @@ def _sample_and_add(size: int, replay: Any) -> Callable[[], float]:
     state, after = carry
     batch = replay.sample(state, pick(data[2], i, after)[0])
     # What is written waits for all that is read, as for the loss in training.
-    after = sum(jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(batch))
+    after = jnp.sum(jnp.stack([jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(batch)]))
     return add(i, state, after, data), after
 
   data = (inputs.timesteps, inputs.acting.explore, inputs.learning.replay)
@@ -114,7 +119,7 @@ def replay_study() -> list[Comparison]:
   sizes = []
   for title, (shape, dtype) in observations.items():
     values = {name: _bytes_per_transition(20, name, shape, dtype) for name in _replays(20, 10)}
-    sizes.append(Comparison(title, 'bytes per transition', {k: lambda v=v: v for k, v in values.items()}))
+    sizes.append(Comparison(title, 'bytes per transition', {k: constant(v) for k, v in values.items()}))
   return times + sizes
 
 
@@ -136,7 +141,7 @@ def prior_study() -> list[Comparison]:
     times.append(Comparison(f'size {n}, whole step', 'µs', {k: _step_time(s) for k, s in setups.items()}))
     megabytes = {k: _prior_bytes(s, remembers=k.startswith('beside')) / 1e6 for k, s in setups.items()}
     title = f'size {n}, prior and replay of 1e6'
-    sizes.append(Comparison(title, 'MB', {k: lambda v=v: v for k, v in megabytes.items()}))
+    sizes.append(Comparison(title, 'MB', {k: constant(v) for k, v in megabytes.items()}))
   return times + sizes
 
 

@@ -17,7 +17,7 @@ def direct(game: str, num_games: int, num_threads: int, num_steps: int) -> Calla
   """Microseconds of `AtariVectorEnv.step` called from Python."""
   games = AtariVectorEnv(game, num_games, num_threads=num_threads, **atari.vector_options(atari.AtariConfig(), 4))
   games.reset(seed=np.arange(num_games))
-  actions = np.random.default_rng(0).integers(0, games.single_action_space.n, (num_steps, num_games), np.int32)
+  actions = np.random.default_rng(0).integers(0, atari.num_actions_in(games), (num_steps, num_games)).astype(np.int32)
 
   def run() -> float:
     start = time.perf_counter()

@@ -8,6 +8,7 @@ One update on a mini-batch of 128 follows every time step. Compilation, prefilli
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -40,12 +41,20 @@ def make_programs(setups: dict[int, programs.Setup], quick: bool) -> dict[str, C
     EXACT_100: setups[100],
   }
   if not quick:
-    others = {'one device': {'devices': jax.local_devices()[:1]}, 'vmap': {'seed_axis': 'vmap'}}
+    others: dict[str, dict[str, Any]] = {
+      'one device': {'devices': jax.local_devices()[:1]},
+      'vmap': {'seed_axis': 'vmap'},
+    }
     for name, options in others.items():
       each[f'{TEN_SEEDS}, {name}'] = programs.make_setup(config, num_seeds=10, like=ten, **options)
   runs = {name: programs.training(setup, chunk) for name, setup in each.items()}
   runs[HOST] = programs.host_training(config, chunk, _FILL)
-  return {name: lambda run=run: run().speed for name, run in runs.items()}
+  return {name: speed_of(run) for name, run in runs.items()}
+
+
+def speed_of(run: Callable[[], programs.Chunk]) -> Callable[[], float]:
+  """A case that trains and returns its speed."""
+  return lambda: run().speed
 
 
 def make_parts(setup: programs.Setup, size: int, quick: bool) -> dict[str, Callable[[], float]]:

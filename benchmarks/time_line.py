@@ -74,7 +74,9 @@ def ring_copies(program: str, num_rows: int) -> list[str]:
 
   There are none where the rings are written in place. What is copied once, before or after all steps, does not count.
   """
-  computation, lines, calls, bodies = '', defaultdict(list), defaultdict(set), set()
+  lines: dict[str, list[str]] = defaultdict(list)
+  calls: dict[str, set[str]] = defaultdict(set)
+  computation, bodies = '', set()
   for line in program.splitlines():
     if m := re.match(r'(?:ENTRY )?%?([\w.\-]+) [({]', line):
       computation = m[1]
@@ -116,7 +118,9 @@ def part_of_operations(program: str) -> dict[str, str]:
 def read(planes: Iterable[Any], program: str) -> TimeLine:
   """Sums up the events of a profile, as `jax.profiler.ProfileData` has them."""
   part_of = part_of_operations(program)
-  spans, parts, kernels = [], defaultdict(float), defaultdict(float)
+  parts: dict[str, float] = defaultdict(float)
+  kernels: dict[str, float] = defaultdict(float)
+  spans = []
   for plane in planes:
     on_device = plane.name.startswith('/device:')
     for line in plane.lines:

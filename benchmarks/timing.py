@@ -9,7 +9,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,10 @@ def summary(values: Iterable[float]) -> Summary:
   return Summary(float(np.median(values)), min(values), max(values))
 
 
-def alternate(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Summary]:
+Name = TypeVar('Name')
+
+
+def alternate(cases: Mapping[Name, Callable[[], float]], repeats: int) -> dict[Name, Summary]:
   """Calls every case in turn, `repeats` times, after two calls each that do not count.
 
   The first compiles, and so may the second: state that a program returns can be laid out unlike what it was given.
@@ -69,7 +72,7 @@ def alternate(cases: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
   """
   for case in [*cases.values()] * 2:
     case()
-  values: dict[str, list[float]] = {name: [] for name in cases}
+  values: dict[Name, list[float]] = {name: [] for name in cases}
   for i in range(repeats):
     for name in list(cases)[:: -1 if i % 2 else 1]:
       values[name].append(cases[name]())

@@ -7,6 +7,7 @@ is yours. Change the environment, the replay, when and how often to update, or w
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,7 +23,7 @@ class RingBuffer:
 
   def __init__(self, capacity: int, observation: np.ndarray):
     """Makes room for `capacity` transitions with observations such as this one."""
-    zeros = lambda shape, dtype: np.zeros((capacity, *shape), dtype)
+    zeros: Any = lambda shape, dtype: np.zeros((capacity, *shape), dtype)  # an array of NumPy's does as well as JAX's
     number = lambda: zeros((), np.float32)
     o_tm1, o_t = (zeros(observation.shape, observation.dtype) for _ in range(2))
     # The extras that `act` returns may be kept as well. Without them `update` evaluates the fixed prior anew, which

@@ -64,7 +64,7 @@ class Parking(dm_env.Environment):
   def _observe(self) -> dict[str, np.ndarray]:
     image = np.zeros((LENGTH, 2), np.uint8)
     image[self._car, 0] = image[self._bay, 1] = 255
-    return {'image': image, 'speed': np.int32(self._speed)}
+    return {'image': image, 'speed': np.asarray(self._speed, np.int32)}
 
   def observation_spec(self) -> dict[str, specs.Array]:
     """A tree of specs in the shape of the observations."""

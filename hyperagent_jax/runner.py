@@ -87,7 +87,9 @@ class InitRunner(Protocol):
 class Run(Protocol):
   """Acts and learns."""
 
-  def __call__(self, state: RunnerState, num_steps: int, /, active: Sequence[bool] | None = None) -> RunnerState:
+  def __call__(
+    self, state: RunnerState, num_steps: int, /, active: Sequence[bool] | np.ndarray | None = None
+  ) -> RunnerState:
     """Returns the state so many time steps later; the one given is donated.
 
     Seeds whose entry of `active` [S] is False rest, as far as that saves time: where seeds are mapped they stay as they
@@ -331,7 +333,7 @@ def make_runner(
   def prefill(state: RunnerState, num_steps: int) -> RunnerState:
     return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32))
 
-  def run(state: RunnerState, num_steps: int, active: Sequence[bool] | None = None) -> RunnerState:
+  def run(state: RunnerState, num_steps: int, active: Sequence[bool] | np.ndarray | None = None) -> RunnerState:
     count = jnp.asarray(num_steps, jnp.int32)
     # A branch is a select under vmap: resting would save nothing.
     if active is None or seed_axis == 'vmap':

@@ -48,12 +48,12 @@ def main() -> None:
   tensorboards: dict[str, TensorBoard] = {}
 
   def files_of(game: str) -> Files:
-    if game and game not in tensorboards:
+    if game not in tensorboards:
       tensorboards[game] = open_tensorboard(s.output, folder, game, resumed_at)
-    return Files(folder, results, tensorboards.get(game), settings, signals, progress)
+    return Files(folder, results, tensorboards[game], settings, signals, progress)
 
   try:
-    histories, rows = train_games(s, files_of)
+    histories, rows = train_games(s, folder, files_of)
   finally:
     results.close()
     for tensorboard in tensorboards.values():

@@ -10,15 +10,14 @@ import io
 import os
 import textwrap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from experiments.common.plotting import BLUE, DARK, LAST_FRAME_MS, ORANGE, Row, redraw_main, save_figure  # isort: skip
+from experiments.common.plotting import BLUE, DARK, LAST_FRAME_MS, ORANGE, Row, blank_figure, redraw_main, save_figure  # isort: skip
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 from PIL import Image, ImageDraw, ImageFont
 
@@ -73,10 +72,8 @@ def draw_learning_curves(output_dir: str) -> str:
   scores = read_table(scores_path, needed) if os.path.exists(scores_path) else []
   games = len(curves)
   columns = games if games <= 3 else 2 if games == 4 else 3 if games in (5, 6, 9) else 4
-  # No pyplot: its state is global, and this may run next to other code that draws.
   shape = ({1: 7.5, 4: 12.0}.get(columns, 10.0), (3.3 if columns > 2 else 3.8) * -(-games // columns) + 0.7)
-  figure = Figure(shape, layout='constrained', facecolor='white')
-  figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+  figure = blank_figure(*shape, w_pad=0.08, h_pad=0.08)
   axes = list(figure.subplots(-(-games // columns), columns, squeeze=False).flat)
   handles: dict[str, Any] = {}
   for number, (axis, (game, seeds)) in enumerate(zip(axes, curves.items(), strict=False)):
@@ -86,7 +83,7 @@ def draw_learning_curves(output_dir: str) -> str:
   for axis in axes[games:]:
     axis.set_visible(False)
   shown = [handles[label] for label in sorted(handles, key=lambda label: 'published' in label)]
-  style = {'frameon': False, 'fontsize': 9.5, 'handlelength': 1.9, 'columnspacing': 1.4}
+  style: dict[str, Any] = {'frameon': False, 'fontsize': 9.5, 'handlelength': 1.9, 'columnspacing': 1.4}
   figure.legend(handles=shown, loc='outside lower center', ncols={1: 3, 4: 5}.get(columns, 4), **style)
   return save_figure(os.path.join(output_dir, 'figure.png'), figure)
 
@@ -94,7 +91,7 @@ def draw_learning_curves(output_dir: str) -> str:
 def _draw_panel(axis: Axes, game: str, seeds: dict[int, np.ndarray], scores: Sequence[Row], small: bool) -> None:
   many = len(seeds) > 1
   for number, curve in enumerate(seeds.values()):
-    style = {'lw': 0.9, 'alpha': 0.5} if many else {'lw': 2.4}
+    style: dict[str, Any] = {'lw': 0.9, 'alpha': 0.5} if many else {'lw': 2.4}
     style |= {'marker': 'o' if curve.shape[1] == 1 else None, 'label': None if number else 'one seed'}
     axis.plot(*curve, color=BLUE, zorder=4, **style)
   if many:
@@ -131,9 +128,9 @@ def _draw_references(axis: Axes, game: str, scores: Sequence[Row], end: float) -
   """Draws what to compare with: scores as lines, published curves; returns what would squeeze the run's as text."""
   published = atari_scores().get(game)
   measured = {kind: [float(x['mean_return']) for x in scores if x['kind'] == kind] for kind in ('random', 'constant')}
-  style = {'color': ORANGE, 'zorder': 2}
+  style: dict[str, Any] = {'color': ORANGE, 'zorder': 2}
   if measured['random']:
-    axis.axhline(np.mean(measured['random']), ls=':', lw=1.6, label='random policy', **style)
+    axis.axhline(float(np.mean(measured['random'])), ls=':', lw=1.6, label='random policy', **style)
   elif published:
     axis.axhline(published.random, ls=':', lw=1.6, label='random policy, published', **style)
   if measured['constant']:
@@ -203,7 +200,7 @@ def draw_game(
   for screen, total, *step in zip(screens, np.cumsum(rewards), mean, std, actions, strict=True):
     frame = Image.new('RGB', (width + GAP + CHART_WIDTH, height), 'white')
     frame.paste(Image.fromarray(screen).resize((width, height), Image.Resampling.NEAREST))
-    frame.paste(chart.draw(*step, total), (width + GAP, 0))
+    frame.paste(chart.draw(step[0], step[1], step[2], total), (width + GAP, 0))
     frames.append(frame.quantize(palette=palette, dither=Image.Dither.NONE))
   file, durations = io.BytesIO(), [FRAME_MS] * (steps - 1) + [LAST_FRAME_MS]
   frames[0].save(file, 'gif', save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True)
@@ -222,7 +219,9 @@ def _palette(screens: np.ndarray) -> Image.Image:
   ramps = [LinearSegmentedColormap.from_list('', ends)(np.linspace(0, 1, 12))[:, :3] for ends in blends]
   chart = (np.concatenate([*ramps, [to_rgb(GRID)]]) * 255).round().astype(np.uint8)
   image = Image.new('P', (1, 1))
-  image.putpalette(bytes(screen.getpalette())[: 3 * SCREEN_COLOURS] + chart.tobytes())
+  palette = screen.getpalette()
+  assert palette is not None, 'a quantized picture has one'
+  image.putpalette(bytes(palette)[: 3 * SCREEN_COLOURS] + chart.tobytes())
   return image
 
 
@@ -249,7 +248,7 @@ class _Chart:
     image = Image.new('RGB', (CHART_WIDTH * OVERSAMPLE, self._height * OVERSAMPLE), 'white')
     pen = ImageDraw.Draw(image)
     row = self._top + self._pitch * action
-    at = lambda *place: [OVERSAMPLE * x for x in place]
+    at = lambda *place: cast(tuple[float, float], tuple(OVERSAMPLE * x for x in place))  # of a point, or of several
     pen.rounded_rectangle(at(0, row, CHART_WIDTH - 6, row + self._pitch), 4 * OVERSAMPLE, BAND)
     pen.text(at(4, 6), f'return {total:,.10g}'.replace('-', '−'), DARK, _font(20, bold=True))
     pen.text(at(4, 37), 'action values: posterior mean ± std', GREY, _font(12))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 
-from hyperagent_jax.envs.atari import AtariConfig, AtariEnvironment, vector_options
+from hyperagent_jax.envs.atari import AtariConfig, AtariEnvironment, num_actions_in, vector_options
 from hyperagent_jax.types import Agent, LearnerState, from_dm_env
 
 _SCREEN = {'grayscale': False, 'img_height': 210, 'img_width': 160, 'stack_num': 1}
@@ -45,7 +45,7 @@ def policy_returns(
   games.reset(seed=np.arange(num_episodes))
   returns, done, t = np.zeros(num_episodes), np.zeros(num_episodes, bool), 0
   while not done.all():
-    actions = policy(t, int(games.single_action_space.n)).astype(np.int32)
+    actions = policy(t, num_actions_in(games)).astype(np.int32)
     _, reward, terminated, truncated, _ = games.step(actions)
     returns += np.where(done, 0, reward)
     done, t = done | terminated | truncated, t + 1
@@ -91,7 +91,7 @@ def play(
   learner = LearnerState(trained['params'], trained['prior_params'], (), (), jnp.zeros((), jnp.int32))
   environment = AtariEnvironment(game, config, seed, frame_stack, training=False)
   shown = AtariVectorEnv(game, 1, num_threads=1, **{**vector_options(config, 1), **_SCREEN})
-  act = jax.jit(lambda *args: agent.act(*args, evaluation=True))
+  act = jax.jit(lambda learner, actor, timestep, key: agent.act(learner, actor, timestep, key, evaluation=True))
   posterior = jax.jit(agent.posterior)
   actor, timestep = agent.init_actor(key), environment.reset()
   screen = shown.reset(seed=np.asarray([seed]))[0]

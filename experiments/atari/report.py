@@ -65,7 +65,7 @@ def read_scores(folder: pathlib.Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(file))
 
 
-def _number(x: float | None) -> str:
+def _number(x: float | np.floating | None) -> str:
   return '-' if x is None or not np.isfinite(x) else f'{x:,.1f}'
 
 

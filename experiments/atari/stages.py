@@ -54,8 +54,8 @@ def plan(c: StagesConfig) -> list[Stage]:
   folder, python = pathlib.Path(c.output_dir), (sys.executable, '-m')
 
   def training(name: str, games: str, interactions: int, checkpoint_period: int) -> Stage:
-    command = (*python, 'experiments.atari', f'--game={games}', f'--num_seeds={c.num_seeds}')
-    command += (f'--max_interactions={interactions}', f'--checkpoint_period={checkpoint_period}')
+    command = [*python, 'experiments.atari', f'--game={games}', f'--num_seeds={c.num_seeds}']
+    command += [f'--max_interactions={interactions}', f'--checkpoint_period={checkpoint_period}']
     return Stage(name, (*command, f'--output_dir={folder / name}', *shlex.split(c.arguments)), resumable=True)
 
   # A short look at each number of seeds, since this stage cannot be interrupted.

@@ -131,7 +131,7 @@ def save_best(folder: pathlib.Path, trainer: Trainer, kept: Kept) -> None:
   """Writes best/GAME.npz: every seed's best parameters and its prior, [S, ...] each."""
   trees = {'params': kept.best, 'prior_params': kept.run.learner.prior_params}
   leaves = jax.tree_util.tree_leaves_with_path(trees)
-  arrays = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(x) for path, x in leaves}
+  arrays: dict[str, Any] = {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(x) for path, x in leaves}
   data = io.BytesIO()
   np.savez_compressed(data, **arrays)
   (folder / 'best').mkdir(exist_ok=True)
@@ -160,11 +160,12 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
   return history, score_rows(game, history, references, s.seeds)
 
 
-def train_games(s: Settings, files_of: Callable[[str], Files]) -> tuple[dict[str, History], list[dict[str, Any]]]:
+def train_games(
+  s: Settings, folder: pathlib.Path, files_of: Callable[[str], Files]
+) -> tuple[dict[str, History], list[dict[str, Any]]]:
   """Trains the games that are not finished, one after the other; returns histories and rows of scores.csv of all."""
-  folder = files_of('').folder
   rows = read_scores(folder) if s.output.resume else []
-  histories = {}
+  histories: dict[str, History] = {}
   for game in s.games:
     history = finished_history(folder, game) if s.output.resume else None
     if history is None or not any(row['game'] == game for row in rows):

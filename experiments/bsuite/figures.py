@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.common.plotting import COLOURS, DARK, GREY, MARKERS, save_figure  # isort: skip
+from experiments.common.plotting import COLOURS, DARK, GREY, MARKERS, blank_figure, save_figure  # isort: skip
 
 import numpy as np
 from bsuite import sweep
@@ -13,12 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.projections.polar import PolarAxes
 
 from experiments.bsuite.tables import TYPES, Agent, cell, is_complete
 
 _WIDTH, _BAR, _ROW = 8.5, 0.16, 0.26  # inches: of the pictures, of a bar, and of an experiment at least
 _TICKS = (0, 0.25, 0.5, 0.75, 1)
-_HATCH = {'hatch': '////', 'alpha': 0.45}  # of what is not finished
+_HATCH: dict[str, Any] = {'hatch': '////', 'alpha': 0.45}  # of what is not finished
 _BACKGROUND = {'boxstyle': 'square,pad=0.1', 'fc': 'white', 'ec': 'none', 'alpha': 0.8}  # of numbers above lines
 
 
@@ -28,9 +29,7 @@ def _label(name: str) -> str:
 
 
 def _figure(height: float, title: str, **kwargs: Any) -> tuple[Figure, Axes]:
-  # No pyplot: its state is global, and this may run next to other code that draws.
-  figure = Figure((_WIDTH, height), layout='constrained', facecolor='white')
-  figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+  figure = blank_figure(_WIDTH, height, w_pad=0.12, h_pad=0.1)
   figure.suptitle(title, x=0.02, ha='left', fontsize=12, weight='bold')
   return figure, figure.subplots(subplot_kw=kwargs)
 
@@ -50,7 +49,7 @@ def draw_radar(agents: Mapping[str, Agent], path: pathlib.Path) -> str:
   for number, (name, agent) in enumerate(agents.items()):
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     values = np.array([agent.tags.get(tag, np.nan) for tag in tags])
-    look = {'color': colour, 'lw': 1.8, 'ls': '--' if number // len(COLOURS) % 2 else '-'}
+    look: dict[str, Any] = {'color': colour, 'lw': 1.8, 'ls': '--' if number // len(COLOURS) % 2 else '-'}
     axis.plot([*angles, angles[0]], [*values, values[0]], **look, zorder=3)
     if not np.isnan(values).any():
       axis.fill(angles, values, color=colour, alpha=0.08, lw=0)
@@ -60,6 +59,7 @@ def draw_radar(agents: Mapping[str, Agent], path: pathlib.Path) -> str:
       face = colour if complete else 'white'
       axis.plot(angle, value, marker, ms=7, mec=colour, mfc=face, mew=1.6, zorder=4, clip_on=False)
     handles.append(Line2D([], [], label=_label(name), marker=marker, ms=6, **look))
+  assert isinstance(axis, PolarAxes)
   axis.set_theta_zero_location('N')
   axis.set_theta_direction(-1)
   # Zero is not in the middle, where the lines of all tags would meet.
@@ -87,11 +87,11 @@ def draw_radar(agents: Mapping[str, Agent], path: pathlib.Path) -> str:
 def _draw_bar(axis: Axes, agent: Agent, experiment: str, place: float, height: float, colour: str) -> bool:
   """A bar with its number, or why there is none; returns whether it is hatched."""
   text, score = cell(agent, experiment), agent.scores.get(experiment)
-  beside = {'va': 'center_baseline', 'fontsize': 8}
+  beside: dict[str, Any] = {'va': 'center_baseline', 'fontsize': 8}
   if score is None or np.isnan(score.score):
     axis.text(0.008, place, text, color=GREY, style='italic', **beside)
     return False
-  style = {} if score.finished else _HATCH
+  style: dict[str, Any] = {} if score.finished else _HATCH
   axis.barh(place, score.score, height, color=colour, edgecolor='white', lw=0, **style, zorder=3)
   axis.text(score.score + 0.01, place, text, color=DARK, bbox=_BACKGROUND, **beside)
   return not score.finished

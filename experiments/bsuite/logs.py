@@ -34,7 +34,7 @@ def episodes_logged(path: pathlib.Path) -> int:
   if not path.exists():
     return 0
   try:
-    episodes = read_log(path).get('episode', ())  # none in an empty file
+    episodes = read_log(path).get('episode', np.zeros(0))  # none in an empty file
   except ValueError as e:
     raise ConfigError(f'{e}; move it away, and its id starts anew') from e
   return int(episodes[-1]) if len(episodes) else 0

@@ -233,7 +233,7 @@ def _progress(batch: Batch, played: np.ndarray, targets: np.ndarray, history: Hi
 def _name_nonfinite(tasks: Sequence[envs.BsuiteTask], active: np.ndarray, state: RunnerState, history: History) -> None:
   """Warns of ids whose loss is not finite, once of each."""
   steps = np.asarray(state.statistics.nonfinite_step)
-  for i in np.flatnonzero(active & (steps >= 0)):
+  for i in map(int, np.flatnonzero(active & (steps >= 0))):
     if tasks[i].bsuite_id not in history.nonfinite:
       history.nonfinite.append(tasks[i].bsuite_id)
       warn(f'{tasks[i].bsuite_id}: the loss is not finite from time step {int(steps[i])} on; it plays on as it is')

@@ -81,7 +81,9 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
     array, shape = arrays[name], jax.random.key_data(x).shape if _is_key(x) else x.shape
     if array.shape != shape:
       raise CheckpointError(f'{name} is of shape {array.shape} in the checkpoint, but {shape} in this run')
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
+    return (
+      jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
+    )
 
   return jax.tree_util.tree_map_with_path(leaf, like)
 

@@ -14,6 +14,7 @@ require('figures', 'experiments', 'figures', modules=('absl', *DRAWING))
 from absl import app, flags  # noqa: E402
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.layout_engine import ConstrainedLayoutEngine  # noqa: E402
 
 from experiments.common.files import write_atomically  # noqa: E402
 
@@ -25,6 +26,19 @@ BLUE, ORANGE, DARK, GREY = '#0072B2', '#D55E00', '#222222', '#777777'
 COLOURS = (BLUE, ORANGE, '#009E73', '#CC79A7', '#E69F00', '#56B4E9', DARK)
 MARKERS = 'osDvPXphd<>8H*'  # not ^, which is an unsolved seed
 LAST_FRAME_MS = 2500  # of animations
+
+
+def blank_figure(width: float, height: float, **pads: Any) -> Figure:
+  """A white figure of so many inches, laid out by constraints.
+
+  No pyplot: its state is global, and figures are drawn next to other code that draws.
+
+  Args:
+    width: inches.
+    height: inches.
+    **pads: w_pad, h_pad (inches around axes) and wspace, hspace (between them), where not Matplotlib's own.
+  """
+  return Figure((width, height), layout=ConstrainedLayoutEngine(**pads), facecolor='white')
 
 
 def save_figure(path: str, content: Figure | bytes) -> str:
@@ -43,8 +57,8 @@ def redraw(program: str, draw: Callable[[str], Sequence[str]], output_dir: str) 
     for path in draw(output_dir):
       print(path)
   except (OSError, ValueError) as error:
-    named = isinstance(error, OSError) and error.filename
-    print(f'{program}: {f"{error.filename}: {error.strerror}" if named else error}', file=sys.stderr)
+    text = f'{error.filename}: {error.strerror}' if isinstance(error, OSError) and error.filename else str(error)
+    print(f'{program}: {text}', file=sys.stderr)
     sys.exit(1)
 
 

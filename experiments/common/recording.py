@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from experiments.common.cli import check_installed
 from experiments.common.extras import EVENTS
@@ -41,7 +41,7 @@ class ResultsWriter:
     """
     self._columns = tuple(columns)
     if length is None:
-      self._file = open(path, 'wb')
+      self._file: BinaryIO = open(path, 'wb')
       self._append([self._columns])
       return
     self._file = open(path, 'r+b')

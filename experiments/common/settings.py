@@ -49,10 +49,8 @@ def config_from_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS) 
   for f in dataclasses.fields(config):
     if f.name not in flag_values or not flag_values[f.name].present:
       continue
-    value = flag_values[f.name].value
-    if isinstance(getattr(config, f.name), tuple):
-      value = parse_ints(f.name, value)
-    changes[f.name] = value
+    value: Any = flag_values[f.name].value
+    changes[f.name] = parse_ints(f.name, value) if isinstance(getattr(config, f.name), tuple) else value
   return dataclasses.replace(config, **changes)
 
 

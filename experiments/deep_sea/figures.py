@@ -8,21 +8,22 @@ OUTPUT_DIR/posterior_size_<N>.png and .gif.
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from experiments.common.plotting import BLUE, DARK, ORANGE, Row, redraw_main, save_figure  # isort: skip
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from experiments.common.plotting import blank_figure
 from experiments.common.tables import read_table
 from experiments.deep_sea.posterior_figures import BEST_RETURN, draw_posterior
 
 TEXT_COLUMNS = ('environment_name', 'agent_name')
 INT_COLUMNS = ('seed', 'iteration', 'frame', 'env_step', 'episode', 'eval_num_episodes', 'size', 'solved')
 NEEDED_COLUMNS = ('seed', 'size', 'episode', 'eval_episode_return', 'solved')
-SOLVE_MARK = {'ls': '', 'marker': 'v', 'ms': 6, 'mfc': ORANGE, 'mec': 'white', 'mew': 0.5}
+SOLVE_MARK: dict[str, Any] = {'ls': '', 'marker': 'v', 'ms': 6, 'mfc': ORANGE, 'mec': 'white', 'mew': 0.5}
 
 
 def read_results(path: str) -> list[Row]:
@@ -58,17 +59,15 @@ def draw_learning_curves(output_dir: str) -> str:
   panels = len(solved) + (len(solved) > 1)
   columns = panels if panels <= 3 else 2 if panels == 4 else 3
   lines = -(-panels // columns)
-  # No pyplot: its state is global, and this may run next to other code that draws.
   shape = (10.0 if columns > 1 else 7.5, (3.1 if columns == 3 else 3.6) * lines + 0.6)
-  figure = Figure(shape, layout='constrained', facecolor='white')
-  figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+  figure = blank_figure(*shape, w_pad=0.08, h_pad=0.06)
   axes = figure.subplots(lines, columns, squeeze=False).flat
   for axis, size in zip(axes, solved, strict=False):
     _draw_curves(axis, size, _curves(rows, size), solved[size])
   handles = axes[0].get_legend_handles_labels()[0]
   if any(episode is not None for seeds in solved.values() for episode in seeds.values()):
     handles.append(Line2D([], [], label='seed solved', **SOLVE_MARK))
-  style = {'frameon': False, 'fontsize': 9.5, 'handlelength': 1.6, 'columnspacing': 1.4}
+  style: dict[str, Any] = {'frameon': False, 'fontsize': 9.5, 'handlelength': 1.6, 'columnspacing': 1.4}
   figure.legend(handles=handles, loc='outside lower center', ncols=5, **style)
   if len(solved) > 1:
     _draw_scaling(axes[len(solved)], rows, solved)
@@ -90,7 +89,7 @@ def _curves(rows: Sequence[Row], size: int) -> dict[int, np.ndarray]:
 def _draw_curves(axis: Axes, size: int, curves: dict[int, np.ndarray], solved: dict[int, int | None]) -> None:
   many = len(curves) > 1
   for number, (episodes, returns) in enumerate(curves.values()):
-    style = {'lw': 0.8, 'alpha': 0.45} if many else {'lw': 2.4}
+    style: dict[str, Any] = {'lw': 0.8, 'alpha': 0.45} if many else {'lw': 2.4}
     style['marker'] = 'o' if len(episodes) == 1 else None
     axis.plot(episodes, returns, color=BLUE, label=None if number else 'one seed', **style)
   # Only where every seed was evaluated: elsewhere the mean would jump as seeds drop out.
@@ -125,18 +124,21 @@ def _curve_title(size: int, solved: dict[int, int | None]) -> str:
 def _draw_scaling(axis: Axes, rows: Sequence[Row], solved: dict[int, dict[int, int | None]]) -> None:
   """Episodes to solve against size; unsolved seeds as hollow triangles at their last episode."""
   spread = 0.012 * (max(solved) - min(solved))
-  dots, open_ends, bars = [], [], []
+  dots: list[tuple[float, int]] = []
+  open_ends: list[tuple[float, int]] = []
+  bars: list[tuple[float, ...]] = []
   for size, seeds in solved.items():
     times = [episode for episode in seeds.values() if episode is not None]
     if times:
-      bars.append((size, np.mean(times), np.mean(times) - min(times), max(times) - np.mean(times)))
+      mean = float(np.mean(times))
+      bars.append((size, mean, mean - min(times), max(times) - mean))
     for place, (seed, episode) in zip(np.linspace(-spread, spread, len(seeds)), seeds.items(), strict=True):
       last = max(row['episode'] for row in rows if (row['size'], row['seed']) == (size, seed))
       (open_ends if episode is None else dots).append((size + place, last if episode is None else episode))
   if bars:
-    size, mean, below, above = np.transpose(bars)
-    style = {'color': DARK, 'marker': 'D', 'ms': 5, 'lw': 1, 'capsize': 4, 'zorder': 3}
-    axis.errorbar(size, mean, [below, above], label='mean, min to max (solved)', **style)
+    sizes, means, below, above = np.transpose(bars)
+    style: dict[str, Any] = {'color': DARK, 'marker': 'D', 'ms': 5, 'lw': 1, 'capsize': 4, 'zorder': 3}
+    axis.errorbar(sizes, means, [below, above], label='mean, min to max (solved)', **style)
     axis.plot(*np.transpose(dots), ls='', marker='o', ms=4, color=BLUE, alpha=0.6, mew=0, label='seed solved')
   if open_ends:
     style = {'mfc': 'white', 'mec': ORANGE, 'mew': 1.3}

@@ -123,6 +123,7 @@ def _posterior_figure(size: int, shown: Sequence[Row], moments: Sequence[Row]) -
     bar = figure.colorbar(rows[-1][column], cax=place(column, 0.36, 0.13), orientation='horizontal', extend=extend)
     bar.ax.tick_params(labelsize=8.5)
     if isinstance(scale, LogNorm):
+      assert scale.vmin is not None and scale.vmax is not None
       digits = (1,) if scale.vmax > 100 * scale.vmin else (1, 2, 5)
       bar.ax.xaxis.set(major_locator=LogLocator(subs=digits), minor_locator=NullLocator(), major_formatter='{x:g}')
   title = f'DeepSea {size}, one seed: where the agent has been, what it expects, how unsure it is'
@@ -141,7 +142,7 @@ def _draw_snapshot(axes: Sequence[Axes], snapshot: Row, scales: Sequence[tuple])
   outline = [patheffects.withStroke(linewidth=2.8, foreground='white')]
   artists += axes[1].plot([], [], color=ORANGE, lw=1.5, path_effects=outline, label='greedy path')
   axes[1].legend(loc='upper right', frameon=False, fontsize=9, handlelength=1.2, borderaxespad=0.2)
-  style = {'ha': 'right', 'va': 'top', 'weight': 'bold', 'fontsize': 10.5}
+  style: dict[str, Any] = {'ha': 'right', 'va': 'top', 'weight': 'bold', 'fontsize': 10.5}
   artists.append(axes[0].text(0.98, 0.97, '', transform=axes[0].transAxes, **style))
   _show(artists, snapshot)
   return artists

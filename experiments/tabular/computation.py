@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -107,7 +108,7 @@ def random_data(problem: Problem, seed: int) -> Data:
   rng = np.random.default_rng(seed)
   states = rng.integers(problem.num_states, size=(problem.num_episodes, problem.horizon + 1), dtype=np.int32)
   actions = rng.integers(problem.num_actions, size=(problem.num_episodes, problem.horizon), dtype=np.int32)
-  return Data(states, actions, np.int32(problem.num_episodes))
+  return Data(jnp.asarray(states), jnp.asarray(actions), jnp.int32(problem.num_episodes))
 
 
 def one_episode(agent: TabularAgent, state: Any, episode: Episode, key: jax.Array) -> tuple[Any, jax.Array]:
@@ -135,7 +136,7 @@ def after(agent: TabularAgent, state: Any, data: Data, key: jax.Array) -> Any:
 
 def state_before(agent: TabularAgent, rewards: jax.Array, data: Data, k: int, key: jax.Array) -> Any:
   """An agent's state when `CHUNK` more will make k episodes, with room for k."""
-  state, known = agent.init(key, rewards), np.int32(k - CHUNK)
+  state, known = agent.init(key, rewards), jnp.int32(k - CHUNK)
   if isinstance(state, Refitted):
     # The data themselves: one update after the other would take LMC-LSVI a time of order k^2.
     return state._replace(data=Data(data.states[:k], data.actions[:k], known))
@@ -198,7 +199,7 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
 
 def draw(rows: Sequence[Row]) -> Figure:
   """A panel for each measure, on logarithmic axes."""
-  figure, axes = new_figure(len(MEASURES), width=4.2)
+  figure, axes = new_figure(len(MEASURES), width=4.2, wspace=0.05)
   for axis, (measure_name, label) in zip(axes.flat, MEASURES.items(), strict=True):
     for number, (name, mine) in enumerate(groups(rows, 'agent').items()):
       # Two agents keep the same and two nearly so: dashes let the one below be seen.
@@ -207,7 +208,6 @@ def draw(rows: Sequence[Row]) -> Figure:
     axis.set_xscale('log', base=2)
     axis.set_yscale('log')
     axis.set(xlabel='episodes k', ylabel=label)
-  figure.get_layout_engine().set(wspace=0.05)
   # Below the panels: curves cross all of them.
   figure.legend(*axes.flat[0].get_legend_handles_labels(), loc='outside lower center', ncols=5, frameon=False)
   return figure

@@ -91,7 +91,9 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
   cases = [(regime, discount) for regime in REGIMES for discount in DISCOUNTS]
   numbers = np.array([(*REGIMES[regime], discount) for regime, discount in cases]).T
   # One program for all, since it is compiling that takes the time; one after the other, for memory.
-  measured = lambda key: jax.lax.map(lambda case: measure(key, *case, settings), tuple(jnp.asarray(numbers)))
+  measured = lambda key: jax.lax.map(
+    lambda case: measure(key, case[0], case[1], case[2], settings), tuple(jnp.asarray(numbers))
+  )
   with jax.enable_x64(True):
     modulus, ratios, distances = over_runs(measured, settings.num_mdps, settings.seed)
   rows: list[Row] = []

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ from hyperagent_jax.tabular.hyperagent import Parameters, informed, table_6
 
 COLUMNS = ('mdp', 'parameters', 'agent', 'index_dim', 'mean', 'low', 'high', 'num_runs')
 DIMS = (1, 2, 4, 8, 16, 32, 64)
-SERIES = {
+SERIES: dict[str, dict[str, Any]] = {
   'an index for each state': {},
   'one index for all states': {'independent': False},
   f'the best of {agents.NUM_INDICES} indices for each state': {'num_indices': agents.NUM_INDICES},

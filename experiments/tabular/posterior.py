@@ -57,7 +57,9 @@ def deviations(settings: TabularConfig, perturbation: str, index_dim: int) -> tu
   """
   # Noise at every stage, of the size that is best in practice; the ratio does not depend on its scale.
   parameters = informed(settings.problem, **NEUTRAL)
-  sigma = parameters.sigma.at[-1].set(1.0)  # the last stage has no noise of its own, which would leave no ratio
+  sigma = (
+    jnp.asarray(parameters.sigma).at[-1].set(1.0)
+  )  # the last stage has no noise of its own, which would leave no ratio
   parameters = parameters._replace(sigma=sigma)
   agent = tabular.make_hyperagent(settings.problem, index_dim, parameters, perturbation=perturbation)
   stages = jnp.arange(settings.horizon)
@@ -94,7 +96,7 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
       'num_runs': settings.num_mdps,
     }
     # The interval of a 95th percentile, which few runs decide, by resampling them.
-    most = bootstrap(largest, lambda x: np.quantile(x, CONFIDENT, axis=1))
+    most = bootstrap(np.asarray(largest), lambda x: np.quantile(x, CONFIDENT, axis=1))
     deviation = dict(zip(('deviation', 'deviation_low', 'deviation_high'), map(float, most), strict=True))
     for number, epsilon in enumerate(EPSILONS):
       shared = map(float, band(shares[:, number]))

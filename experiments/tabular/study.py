@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import special
 
-from experiments.common.plotting import BLUE, DARK, ORANGE
+from experiments.common.plotting import BLUE, DARK, ORANGE, blank_figure
 from experiments.common.tables import read_table, write_table
 from hyperagent_jax import tabular
 from hyperagent_jax.config import field
@@ -181,9 +181,11 @@ def column(rows: Sequence[Row], name: str) -> np.ndarray:
   return np.array([row[name] for row in rows], np.float64)
 
 
-def new_figure(num_columns: int = 1, num_lines: int = 1, width: float = 5.0, height: float = 3.9) -> tuple[Figure, Any]:
-  """A figure and its axes [lines, columns]; no pyplot, whose state is global."""
-  figure = Figure((width * num_columns, height * num_lines), layout='constrained', facecolor='white')
+def new_figure(
+  num_columns: int = 1, num_lines: int = 1, width: float = 5.0, height: float = 3.9, **pads: float
+) -> tuple[Figure, Any]:
+  """A figure and its axes [lines, columns], of so many inches each."""
+  figure = blank_figure(width * num_columns, height * num_lines, **pads)
   axes = figure.subplots(num_lines, num_columns, squeeze=False)
   for axis in axes.flat:
     axis.spines[['top', 'right']].set_visible(False)

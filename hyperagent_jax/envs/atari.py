@@ -117,10 +117,11 @@ def vector_options(config: AtariConfig, frame_stack: int) -> dict[str, Any]:
 
 def num_actions_of(game: str, config: AtariConfig) -> int:
   """Actions of a game."""
-  return _num_actions(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
+  return num_actions_in(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
 
 
-def _num_actions(games: AtariVectorEnv) -> int:
+def num_actions_in(games: AtariVectorEnv) -> int:
+  """Actions of one of these games."""
   space: Any = games.single_action_space  # Gymnasium's Discrete
   return int(space.n)
 
@@ -240,7 +241,7 @@ def _make_environment(
     name,
     reset,
     step,
-    num_actions=_num_actions(games.owners[0]),
+    num_actions=num_actions_in(games.owners[0]),
     observation_spec=_observation_spec(config, frame_stack),
     episode_length=None,
     num_envs=num_envs,
@@ -352,4 +353,4 @@ class AtariEnvironment(dm_env.Environment):
 
   def action_spec(self) -> specs.DiscreteArray:
     """The game's actions."""
-    return specs.DiscreteArray(_num_actions(self._games), name='action')
+    return specs.DiscreteArray(num_actions_in(self._games), name='action')

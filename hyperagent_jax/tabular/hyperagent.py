@@ -29,7 +29,7 @@ class Parameters(NamedTuple):
   known_rewards: bool = False  # mu0 is the prior of the next state's value alone, rewards are added as known
 
 
-def table_6(problem: Problem, variance: float = 6.0, scale: float = 1.0) -> Parameters:
+def table_6(problem: Problem, variance: float = 6.0, scale: float | Array = 1.0) -> Parameters:
   """The parameters of the regret bound: sigma^2 = 6 H^2 and mu0 = H.
 
   Args:
@@ -135,7 +135,7 @@ def backward_values(rewards: Array, counts: Array, parameters: Parameters, bonus
 
 
 def fixed_point(
-  rewards: Array, counts: Array, parameters: Parameters, bonus: Array, discount: Array, num_iterations: int
+  rewards: Array, counts: Array, parameters: Parameters, bonus: Array, discount: Array | float, num_iterations: int
 ) -> Array:
   """Q after so many applications of F to a table of mu0, without stages (Eq. 6, discounted).
 

@@ -45,7 +45,7 @@ def random_mdp(key: PRNGKey, num_states: int, num_actions: int, horizon: int, be
 
 
 def random_discounted_mdp(
-  key: PRNGKey, num_states: int, num_actions: int, discount: float, beta: float = 3.0
+  key: PRNGKey, num_states: int, num_actions: int, discount: float | Array, beta: float = 3.0
 ) -> DiscountedMDP:
   """The discounted counterpart of `random_mdp`."""
   mdp = random_mdp(key, num_states, num_actions, 1, beta)

@@ -27,7 +27,7 @@ def upper(samples: Array, quantile: float) -> Array:  # [..., B] -> [...]
   return jax.lax.top_k(samples, num_above)[0][..., -1]
 
 
-def make_ucbvi(problem: Problem, scale: float = 1.0, delta: float = 0.05) -> TabularAgent:
+def make_ucbvi(problem: Problem, scale: float | Array = 1.0, delta: float = 0.05) -> TabularAgent:
   """UCBVI with Hoeffding's bonus (Azar et al. 2017): 7 H log(5 S A K H / delta) / sqrt(N).
 
   Rewards are known, so that the bonus is for the next state's value alone, which is cut to H - h - 1, the most that can

@@ -164,7 +164,7 @@ class Counted(NamedTuple):
   num_episodes: Array  # []
 
 
-def make_epsilon_greedy(problem: Problem, scale: float = 1.0) -> TabularAgent:
+def make_epsilon_greedy(problem: Problem, scale: float | Array = 1.0) -> TabularAgent:
   """Plans in the most likely MDP and acts at random with probability min(1, scale k^(-1/3)) in episode k = 1, 2, ...
 
   Where nothing is known yet the value is the immediate reward alone. The rate balances what exploring costs against

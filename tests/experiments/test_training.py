@@ -189,10 +189,10 @@ def test_finished_games_are_not_trained_again_and_keep_their_scores(monkeypatch,
   files_of = lambda game: Files(tmp_path, None, None, {}, signals, None)
   games = '--game=pong,boxing,freeway'
   with pytest.raises(Stopped, match='before freeway'):
-    train_games(settings(games), files_of)
+    train_games(settings(games), tmp_path, files_of)
   assert trained == ['pong', 'boxing']
   for _ in range(2):
-    histories, found = train_games(settings(games, '--resume'), files_of)
+    histories, found = train_games(settings(games, '--resume'), tmp_path, files_of)
     assert trained == ['pong', 'boxing', 'freeway']
     assert list(histories) == ['pong', 'boxing', 'freeway']
     assert [row['game'] for row in found] == ['pong', 'boxing', 'freeway']

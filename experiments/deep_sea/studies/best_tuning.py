@@ -5,7 +5,7 @@ treasure is found an agent visits nearly every cell, so what counts is in which 
 the nearest unknown first. Two seeds each, 500 to 700 episodes.
 """
 
-from experiments.deep_sea.studies.study import Setting, Study
+from experiments.deep_sea.studies.study import Series, Setting, Study
 from experiments.deep_sea.studies.tuning import FIRST_SEED
 
 _COMMON = {'size': 50, 'num_seeds': 2, 'first_seed': FIRST_SEED, 'update_ratio': 4.0, 'target_period': 1}
@@ -13,7 +13,7 @@ _BASE = {**_COMMON, 'act_num_indices': 20, 'target_num_indices': 20, 'double_q':
 _ONCE = {**_BASE, 'geometric_resampling': False, 'max_episodes': 500}
 _NO_MEAN = {'prior_std': 0.05, 'prior_row_length': 1.0, 'max_episodes': 600}
 
-_SETTINGS = {
+_SETTINGS: Series = {
   'one index, dependent target': {
     **{**_COMMON, 'double_q': False},
     **{'target_index': 'dependent', 'update_indices': '4', 'max_episodes': 700},

@@ -5,16 +5,16 @@ import math
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import Locator, LogLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
-from experiments.common.plotting import COLOURS, GREY, MARKERS, save_figure
+from experiments.common.plotting import COLOURS, GREY, MARKERS, blank_figure, save_figure
 from experiments.common.tables import read_table
 from experiments.deep_sea.studies.study import COLUMNS, Study
 from experiments.deep_sea.studies.tables import (
@@ -49,7 +49,8 @@ def _label(x: str) -> str:
 
 def ticks(places: Places) -> Places:
   """The x that get a tick: all, unless they are many or would touch."""
-  span, chosen = max(places.values()) - min(places.values()), {}
+  span = max(places.values()) - min(places.values())
+  chosen: dict[str, float] = {}
   for x, place in places.items():
     if not chosen or place - max(chosen.values()) >= span * (0.0999 if len(places) > 10 else 0.045):
       chosen[x] = place
@@ -57,13 +58,13 @@ def ticks(places: Places) -> Places:
 
 
 def _style(number: int, kind: str) -> dict[str, Any]:
-  look = {'color': COLOURS[number % len(COLOURS)], 'lw': 1.5, 'ms': 5, 'mew': 1.2}
+  look: dict[str, Any] = {'color': COLOURS[number % len(COLOURS)], 'lw': 1.5, 'ms': 5, 'mew': 1.2}
   if kind == 'rows':
     return {**look, 'marker': 'D' if number < len(COLOURS) else 'd', 'ls': ''}
   return {**look, 'marker': MARKERS[number % len(MARKERS)], 'ls': (0, (4, 1.5)) if number // len(COLOURS) % 2 else '-'}
 
 
-def _scale(axis: Axes, along: str, values: Sequence[float], log: bool, room: float) -> None:
+def _scale(axis: Axes, along: Literal['x', 'y'], values: Sequence[float], log: bool, room: float) -> None:
   """Range, scale and plain numbers of the axis along which y is drawn, leaving a part of it free at its end."""
   ruler = getattr(axis, f'{along}axis')
   if log and min(values) > 0:
@@ -75,15 +76,16 @@ def _scale(axis: Axes, along: str, values: Sequence[float], log: bool, room: flo
       ((1, 2, 3, 5, 7), (1, 2, 5), (1,)) if along == 'y' else ((1, 2, 5), (1, 3), (1,))
     )  # labels lie side by side
     digits = choices[(high - low > 1.1) + (high - low > 2.5)]
-    minor = LogLocator(subs=range(2, 10)) if len(digits) == 1 else NullLocator()
+    minor: Locator = LogLocator(subs=range(2, 10)) if len(digits) == 1 else NullLocator()
     ruler.set(major_locator=LogLocator(subs=digits), minor_locator=minor)
     getattr(axis, f'set_{along}lim')(10**low, 10**high)
   else:
     getattr(axis, f'set_{along}lim')(min(0.0, *values), max(values) * 1.05 / (1 - room) or 1.0)
   if room:  # no value lies beyond the caps
     start = ruler.get_view_interval()[0]
-    for minor in (False, True):
-      ruler.set_ticks([tick for tick in ruler.get_ticklocs(minor=minor) if start <= tick <= max(values)], minor=minor)
+    for is_minor in (False, True):
+      ticks_shown = [tick for tick in ruler.get_ticklocs(minor=is_minor) if start <= tick <= max(values)]
+      ruler.set_ticks(ticks_shown, minor=is_minor)
   ruler.set_major_formatter(plain)
   ruler.set_minor_formatter('')
   axis.grid(axis=along, color='#e6e6e6', lw=0.7)
@@ -132,11 +134,15 @@ def _draw_lines(axis: Axes, cells: Cells, places: Places, y: str) -> None:
     for x, cell in xs.items():
       _draw_cell(axis, cell, places[x] + shift, 0.8 * slot, style, sideways=False)
       if cell.partial and levels:
-        up = {'fig': axis.figure, 'y': 6 + LEVEL_POINTS * levels[name], 'units': 'points'}
-        mark = {'mfc': 'white', 'mec': style['color'], 'mew': 1.2, 'ms': 5.5}
+        up: dict[str, Any] = {'fig': axis.figure, 'y': 6 + LEVEL_POINTS * levels[name], 'units': 'points'}
+        mark: dict[str, Any] = {'mfc': 'white', 'mec': style['color'], 'mew': 1.2, 'ms': 5.5}
         axis.plot(places[x], cell.cap, '^', transform=offset_copy(axis.transData, **up), **mark)
         roomy = 800 * (edges[x][1] - places[x]) > 28 * (ends[1] - ends[0])  # points to the neighbour, about
-        beside = {'transform': offset_copy(axis.transData, x=4.5, **up), 'va': 'center_baseline', 'fontsize': 7}
+        beside: dict[str, Any] = {
+          'transform': offset_copy(axis.transData, x=4.5, **up),
+          'va': 'center_baseline',
+          'fontsize': 7,
+        }
         axis.text(places[x], cell.cap, cell.count if roomy else '', color=style['color'], **beside)
   if levels:
     caps = {(cell.cap, edges[x]) for xs in cells.values() for x, cell in xs.items()}
@@ -150,7 +156,8 @@ def _draw_lines(axis: Axes, cells: Cells, places: Places, y: str) -> None:
 
 def _draw_rows(axis: Axes, cells: Cells, places: Places, y: str) -> None:
   """A row for each x, in which every series has a line of its own."""
-  right, small = axis.get_yaxis_transform(), {'fontsize': 8.5, 'color': GREY}
+  right = axis.get_yaxis_transform()
+  small: dict[str, Any] = {'fontsize': 8.5, 'color': GREY}
   for x, row in places.items():
     names = [name for name in cells if x in cells[name]]
     for line, name in enumerate(names):
@@ -237,9 +244,7 @@ def draw_study(study: Study, table: str | pathlib.Path, path: str) -> str:
   above = 0.0 if sideways else LEVEL_POINTS * len(levels)
   lines = [max(1.4, 0.9 * sum(x in xs for xs in cells.values())) for x in places]
   height = 1.9 + 0.24 * sum(lines) if sideways else INCHES[1] + above / 72
-  # No pyplot: its state is global, and this may run next to other code that draws.
-  figure = Figure((INCHES[0], height), layout='constrained', facecolor='white')
-  figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+  figure = blank_figure(INCHES[0], height, w_pad=0.1, h_pad=0.08)
   axis = figure.subplots()
   (_draw_rows if sideways else _draw_lines)(axis, cells, places, study.y)
   shown = [value for cell in every(cells) for value in (*cell.values, *([cell.cap] if levels else []))]

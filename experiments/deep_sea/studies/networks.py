@@ -3,10 +3,10 @@
 Each keeps its own prior; the hypermodel of all layers shares its indices over a mini-batch, as it must to be feasible.
 """
 
-from experiments.deep_sea.studies.study import ABLATION, REDUCED, Study, grid, without_size
+from experiments.deep_sea.studies.study import ABLATION, REDUCED, Series, Study, grid, without_size
 from experiments.deep_sea.studies.tuning import TUNED
 
-_SERIES = {
+_SERIES: Series = {
   'HyperAgent: linear, last layer': {'update_indices': '20'},
   'HyperModel: linear, all layers': {'agent': 'hypermodel'},
   'epinet': {**TUNED['enn_dqn'], 'target_index': 'independent', 'double_q': True, 'geometric_resampling': True},

@@ -169,9 +169,11 @@ def measure(
         labels = {'seed': seed, 'episodes': episodes, 'sigma': sigma}
         mean, std = posterior(learner, deep_sea_observations(size)[:-1])
         right_action = np.asarray(deep_sea.make_params(size, seed).right_action)
-        table = compare(*map(np.asarray, (mean, std)), count_visits(replay, size), right_action, config.discount)
+        visits = count_visits(replay, size)
+        table = compare(np.asarray(mean), np.asarray(std), visits, right_action, config.discount)
         cells.append({**labels, **table})
         if episodes == moments[GRADIENT_MOMENT]:
+          assert batch is not None, 'there are transitions at this moment'
           errors.append({**labels, **compare_gradients(config, learner, batch, **gradient_settings)})
     print(f'sigma {sigma:g}: trained {num_seeds} seeds for {max(moments):,} episodes', flush=True)
   return concatenate(cells), concatenate(errors)

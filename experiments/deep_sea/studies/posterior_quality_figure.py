@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from experiments.common.plotting import BLUE, DARK, ORANGE
+from experiments.common.plotting import BLUE, DARK, ORANGE, blank_figure
 from experiments.deep_sea.studies.posterior_laws import Table, binned, fit_law, gradient_slope, where
 from hyperagent_jax import presets
 
@@ -15,12 +15,12 @@ ZERO = 0.5  # where no visits stand on a logarithmic axis
 
 def draw(cells: Table, errors: Table) -> Figure:
   """The three panels."""
-  figure = Figure(figsize=(12, 4.6), layout='constrained')
+  figure = blank_figure(12, 4.6)
   axes = figure.subplots(1, 3, width_ratios=(1, 1.1, 1))
   _draw_means(axes[0], where(cells, sigma=cells['sigma'].min()))
   _draw_spreads(axes[1], where(cells, episodes=cells['episodes'].max()))
   _draw_gradients(axes[2], errors)
-  titles = (
+  titles: tuple[str, ...] = (
     f'(a) Optimal path, σ = {cells["sigma"].min():g}: moves to the right,\nposterior mean ± std (mean of seeds)',
   )
   titles += ('(b) Spread against visits, fitted by\nc / √(n + β); dotted: σ / √(M n)',)

@@ -1,13 +1,13 @@
 """When indices are drawn anew (figure 8 of the paper): for acting, and for targets."""
 
-from experiments.deep_sea.studies.study import ABLATION, REDUCED, Setting, Study
+from experiments.deep_sea.studies.study import ABLATION, REDUCED, Series, Setting, Study
 
-_ACTING = {
+_ACTING: Series = {
   'every episode': {'geometric_resampling': False},
   'every episode, and at any step with 1 - gamma': {},
   'every step': {'act_resampling': 'state_dependent'},
 }
-_TARGETS = {'every transition': {}, 'every update': {'target_resampling': 'state_independent'}}
+_TARGETS: Series = {'every transition': {}, 'every update': {'target_resampling': 'state_independent'}}
 
 
 def _settings(common: dict) -> tuple[Setting, ...]:

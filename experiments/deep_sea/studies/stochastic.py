@@ -1,9 +1,9 @@
 """bsuite's stochastic DeepSea: actions that fail with probability 1/N, and noisy rewards."""
 
-from experiments.deep_sea.studies.study import ABLATION, REDUCED, Study, grid, without_size
+from experiments.deep_sea.studies.study import ABLATION, REDUCED, Series, Study, grid, without_size
 from experiments.deep_sea.studies.tuning import TUNED
 
-_SERIES = {
+_SERIES: Series = {
   'HyperAgent': {},
   'HyperAgent, sigma 0.01': {'sigma': 0.01},
   'Ensemble+, M = 16': {**TUNED['ensemble_plus'], 'ensemble_size': 16},

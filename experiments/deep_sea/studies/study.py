@@ -50,6 +50,9 @@ class Setting:
     return ','.join(word.removeprefix('--') for word in self.arguments)
 
 
+Series = Mapping[str, Mapping[str, Any]]  # name in the legend -> flags
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
   """A figure."""
@@ -80,7 +83,7 @@ def without_size(flags: Mapping[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in flags.items() if name != 'size'}
 
 
-def grid(series: Mapping[str, Mapping[str, Any]], x_flag: str, xs: Sequence[Any], **common: Any) -> tuple[Setting, ...]:
+def grid(series: Series, x_flag: str, xs: Sequence[Any], **common: Any) -> tuple[Setting, ...]:
   """A setting for every series (name -> its flags) at every value of a flag."""
   return tuple(Setting(name, x, {**common, **flags, x_flag: x}) for name, flags in series.items() for x in xs)
 

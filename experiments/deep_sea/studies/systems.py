@@ -7,10 +7,10 @@ run at larger ones: a run that fails costs the whole budget.
 
 import dataclasses
 
-from experiments.deep_sea.studies.study import REDUCED, Setting, Study, grid, without_size
+from experiments.deep_sea.studies.study import REDUCED, Series, Setting, Study, grid, without_size
 from experiments.deep_sea.studies.tuning import TUNED
 
-SYSTEMS = {
+SYSTEMS: Series = {
   'HyperAgent': {},
   'HyperAgent w. OIS': {'act_num_indices': 20, 'target_num_indices': 20},
   'Ensemble+, M = 16': {**TUNED['ensemble_plus'], 'ensemble_size': 16},

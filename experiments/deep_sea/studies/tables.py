@@ -79,10 +79,11 @@ def _cell(rows: Sequence[Mapping[str, Any]], y: str) -> Cell:
 
 def layout(cells: Cells, log_x: bool = False) -> tuple[str, Places]:
   """The kind of figure ('numbers' or 'categories' along x, or 'rows' for categories) and the place of each x."""
-  numbers = {x: number_of(x) for xs in cells.values() for x in xs}
-  order = {x: float(place) for place, x in enumerate(numbers)}
-  texts = sum(number is None for number in numbers.values())
-  if texts == len(numbers) or (texts and all(len(xs) == 1 for xs in cells.values())):
+  names = list(dict.fromkeys(x for xs in cells.values() for x in xs))
+  order = {x: float(place) for place, x in enumerate(names)}
+  numbers = {x: number for x in names if (number := number_of(x)) is not None}
+  texts = len(names) - len(numbers)
+  if texts == len(names) or (texts and all(len(xs) == 1 for xs in cells.values())):
     return 'rows', order
   # Zero has no logarithm: it is a category of its own, such as 'off'.
   if texts or (log_x and min(numbers.values()) <= 0):
