@@ -36,7 +36,7 @@ DASHED = ('RLSVI (counts)', 'LMC-LSVI (data)')
 RANDOM_WORD = 2 + 20 * 5 + 5 * 3 + 1
 MOVES = frozenset(
   'bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy dynamic_slice gather iota reshape rev '
-  'scatter slice squeeze transpose'.split()
+  'scatter slice squeeze stack transpose unstack'.split()
 )
 
 
@@ -70,6 +70,9 @@ def _cost(equation: Any) -> int:
     return 0
   if name in ('jit', 'pjit'):
     return _count(params['jaxpr'].jaxpr)
+  if name == 'call_hi_primitive':  # newer jax keeps `nonzero` in one piece, which knows what it is made of
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    return _count(jax.make_jaxpr(params['_prim'].expand)(*shapes).jaxpr)
   if name == 'scan':
     return params['length'] * _count(params['jaxpr'].jaxpr)
   if name == 'while':
