@@ -95,7 +95,7 @@ def _sample_and_add(size: int, replay: Any) -> Callable[[], float]:
 
 
 def _bytes_per_transition(size: int, name: str, shape: tuple[int, ...], dtype: Any) -> float:
-  """Of a full ring; an episode of N transitions has N + 1 time steps."""
+  """Transitions of a full ring; an episode of N transitions has N + 1 time steps."""
   capacity = 10_000
   example = ha.TimeStep(jnp.zeros(1, jnp.int8), jnp.zeros(1), jnp.zeros(1), jnp.zeros((1, *shape), dtype))
   replay = _replays(size, capacity)[name]

@@ -99,7 +99,7 @@ def loop(body: Callable[[Array, Any, Any], Any], carry: Any, data: Any, num_step
   def program(carry: Any, data: Any, num: Array) -> Any:
     return jax.lax.fori_loop(0, num, lambda i, c: body(i, c, data), carry)
 
-  # On a device from the start: what comes back will be, and a change of placement would compile anew.
+  # Arrays are on a device from the start: what comes back will be, and a change of placement would compile anew.
   carry, data = jax.device_put((jax.tree.map(jnp.copy, carry), data), jax.devices()[0])
 
   def run() -> float:

@@ -1,4 +1,4 @@
-"""From a configuration to an agent and its replay, where nothing of your own goes in between."""
+"""An agent and its replay from a configuration alone, where nothing of your own goes in between."""
 
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.config import HyperAgentConfig, validate

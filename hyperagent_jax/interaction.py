@@ -208,7 +208,7 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     def draw(step: Array) -> tuple[LearningDraws, ActingDraws]:
       return draw_learning(key, step), draw_acting(key, step + 1)
 
-    # Under vmap the rbg generators draw from the first key only, so that numbers would depend on the block.
+    # The rbg generators draw from the first key only under vmap, so that numbers would depend on the block.
     over_steps = jax.vmap(draw) if config.prng_impl == 'threefry2x32' else lambda steps: jax.lax.map(draw, steps)
     return over_steps(step + jnp.arange(num_steps))
 

@@ -333,7 +333,7 @@ def make_runner(
 
   def run(state: RunnerState, num_steps: int, active: Sequence[bool] | None = None) -> RunnerState:
     count = jnp.asarray(num_steps, jnp.int32)
-    # Under vmap a branch is a select: resting would save nothing.
+    # A branch is a select under vmap: resting would save nothing.
     if active is None or seed_axis == 'vmap':
       return compiled_run(state, count)
     return compiled_resting(state, count, jnp.asarray(active, bool))

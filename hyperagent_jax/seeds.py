@@ -28,7 +28,7 @@ def default_seed_axis(devices: Sequence[jax.Device]) -> str:
 
 
 def num_devices_used(num_seeds: int, num_devices: int) -> int:
-  """Of so many devices as many serve as divide the seeds."""
+  """The devices that serve, of so many: the greatest number that divides the seeds."""
   return max(n for n in range(1, num_devices + 1) if num_seeds % n == 0)
 
 

@@ -53,13 +53,13 @@ def policy_returns(
 
 
 def random_returns(game: str, config: AtariConfig, num_episodes: int) -> list[float]:
-  """Of uniformly random actions."""
+  """Returns of uniformly random actions."""
   rng = np.random.default_rng(0)
   return policy_returns(game, config, num_episodes, lambda _, n: rng.integers(0, n, num_episodes))
 
 
 def constant_returns(game: str, config: AtariConfig, num_episodes: int) -> dict[str, list[float]]:
-  """Of each action when nothing else is ever done, by the action's name."""
+  """Returns of each action when nothing else is ever done, by the action's name."""
   names = action_names(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
   play_always = lambda action: policy_returns(game, config, num_episodes, lambda *_: np.full(num_episodes, action))
   return {name: play_always(action) for action, name in enumerate(names)}

@@ -54,7 +54,7 @@ class Settings:
 
   @property
   def capacity(self) -> int:
-    """Of replay: no more rows than a run can fill, one for each time step, the first one included."""
+    """Time steps that replay holds: no more than a run can fill, the first one included."""
     return min(self.agent.replay_capacity, self.train.max_interactions + self.agent.num_envs)
 
   @property

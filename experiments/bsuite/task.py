@@ -36,13 +36,13 @@ class History:
 
   @property
   def steps_per_second(self) -> float:
-    """Of all ids together."""
+    """Time steps of all ids together per second."""
     return self.timed_steps / self.timed_seconds if self.timed_seconds else float('nan')
 
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-  """Where and how a run of the binary writes."""
+  """The files of a run, how it writes them, and what it asks whether to stop."""
 
   folder: pathlib.Path
   settings: dict[str, Any]  # what a run must share to be gone on with

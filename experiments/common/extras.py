@@ -36,7 +36,7 @@ def missing(*extras: str, modules: Collection[str] | None = None) -> str:
     needed = [name for name in EXTRAS[extra] if modules is None or name in modules]
     absent = [name for name in needed if not _is_installed(name)]
     if absent:
-      return f"{', '.join(absent)}: not installed; pip install 'hyperagent_jax[{extra}]' brings what is missing"
+      return f"{', '.join(absent)}: not installed; pip install -e '.[{extra}]' in the checkout brings what is missing"
   return ''
 
 

@@ -80,7 +80,7 @@ def open_folder(
 
 
 def _versions() -> dict[str, str]:
-  """Of what the numbers of a run depend on, as far as it is installed."""
+  """The versions of what a run's numbers depend on, as far as it is installed."""
   versions = {}
   for name in ('hyperagent_jax', 'jax', 'jaxlib', 'flax', 'optax', 'ale-py'):
     with contextlib.suppress(metadata.PackageNotFoundError):

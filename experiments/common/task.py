@@ -71,7 +71,7 @@ class Kept(NamedTuple):
 
 @dataclasses.dataclass
 class Files:
-  """Where a run writes."""
+  """The files of a run, and what it asks whether to stop."""
 
   folder: pathlib.Path
   results: ResultsWriter

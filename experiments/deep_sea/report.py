@@ -14,7 +14,7 @@ from experiments.deep_sea.settings import NUM_ACTIONS, AgentConfigs, DeepSeaConf
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.types import Agent
 
-# Of summary.csv: what came out for each seed of each size.
+# The columns of summary.csv: what came out for each seed of each size.
 SUMMARY_COLUMNS = (
   *('agent', 'size', 'seed', 'solved', 'episodes', 'interactions', 'max_episodes'),
   *('seconds', 'steps_per_second', 'parameters'),

@@ -29,9 +29,10 @@ def with_parameters(problem: Problem, dim: int, parameters: Parameters) -> dict[
 
 
 def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """With the constants of regret bounds: their own for HyperAgent, RLSVI and UCBVI, RLSVI's for what approximates it.
+  """Agents with the constants of regret bounds.
 
-  Optimistic index sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
+  HyperAgent, RLSVI and UCBVI have those of their own bounds, what approximates RLSVI has RLSVI's. Optimistic index
+  sampling has HyperAgent's, epsilon-greedy a schedule with the exponent of its bound in bandits.
   """
   return {
     'HyperAgent': tabular.make_hyperagent(problem, dim),
@@ -45,7 +46,7 @@ def theory(problem: Problem, dim: int) -> dict[str, TabularAgent]:
 
 
 def practical(problem: Problem, dim: int) -> dict[str, TabularAgent]:
-  """With what the problem tells (`hyperagent.informed`), optimistic priors, and scales that `tuning` chose."""
+  """Agents with what the problem tells (`hyperagent.informed`), optimistic priors, and scales that `tuning` chose."""
   agents = {
     name: with_parameters(problem, dim, informed(problem, SCALE[name]))[name]
     for name in ('HyperAgent', 'RLSVI', 'Ensemble sampling', 'LMC-LSVI')

@@ -60,7 +60,7 @@ def measure(
   mdp = random_discounted_mdp(key_mdp, num_states, num_actions, discount, beta)
   shape = (num_states, num_actions)
   log_n = jnp.log(fewest) + jnp.log(most / fewest) * jax.random.uniform(key_visits, shape)
-  # Of so many next states drawn the first N are counted.
+  # The first N are counted of so many next states drawn.
   uniforms = jax.random.uniform(key_counts, (MOST_VISITS, *shape, 1))
   following = jnp.argmax(jnp.cumsum(mdp.transitions, axis=-1)[None] > uniforms, axis=-1)
   seen = jnp.arange(MOST_VISITS)[:, None, None] < jnp.round(jnp.exp(log_n))[None]

@@ -45,7 +45,7 @@ def run(settings: TabularConfig, reduced: bool) -> list[Row]:
 
 
 def slope_of(rows: Sequence[Row]) -> float:
-  """On logarithmic axes over the last three quarters of the episodes."""
+  """The slope on logarithmic axes over the last three quarters of the episodes."""
   late = [row for row in rows if row['episode'] >= rows[-1]['episode'] / 4]
   return slope(column(late, 'episode'), column(late, 'mean'))
 

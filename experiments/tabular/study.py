@@ -44,7 +44,7 @@ class TabularConfig:
     return Problem(self.num_states, self.num_actions, self.horizon, self.num_episodes, self.beta)
 
 
-# Where --reduced is given, and a flag is not.
+# The settings of --reduced, as far as no flag is given.
 REDUCED = TabularConfig(num_mdps=20, num_episodes=300)
 
 
@@ -133,7 +133,7 @@ def cumulative(regrets: np.ndarray) -> list[Row]:  # [runs, K]
 
 
 def slope(x: Any, y: Any) -> float:
-  """Of y against x on logarithmic axes, by least squares; nan where a value is not above 0."""
+  """The slope of y against x on logarithmic axes, by least squares; nan where a value is not above 0."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   if np.any(x <= 0) or np.any(y <= 0):
     return float('nan')
@@ -218,5 +218,5 @@ def draw_curves(axis: Axes, curves: Mapping[str, tuple[Sequence[Row], str]], num
 
 
 def legend(axis: Axes, **where: Any) -> None:
-  """Without a frame, in small print."""
+  """Draws a legend without a frame, in small print."""
   axis.legend(**{'frameon': False, 'fontsize': 8, 'handlelength': 1.8, 'labelspacing': 0.3, **where})

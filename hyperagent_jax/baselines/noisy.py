@@ -87,12 +87,12 @@ class Inputs(NamedTuple):
 
 
 def dense_inputs(x: Array) -> Inputs:
-  """Of an ordinary array [I]."""
+  """An ordinary array [I] as inputs."""
   return Inputs(x.size, x.size, lambda w: x @ w, lambda e: jnp.dot(x, e), lambda e, w: (x * e) @ w)
 
 
 def deep_sea_inputs(observation: Array, grid_size: int) -> Inputs:
-  """Of the one-hot [N^2] that an integer stands for, or of zeros where it stands for the all-zero observation."""
+  """The one-hot [N^2] that an integer stands for as inputs, or the zeros that the last observation's number means."""
   num_rows = grid_size * (grid_size + 1) // 2
   row = deep_sea_row(observation, grid_size)
   times = lambda w: w.at[row].get(mode='fill', fill_value=0.0)
@@ -124,7 +124,7 @@ class NoisyLayers(nn.Module):
     return out
 
   def _inputs(self, observation: Array) -> Inputs:
-    """Of the first layer."""
+    """The inputs of the first layer."""
     if self.grid_size:
       return deep_sea_inputs(observation, self.grid_size)
     x = observation if self.torso is None else self.torso(observation)

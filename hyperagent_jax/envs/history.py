@@ -21,7 +21,7 @@ class HistoryState(NamedTuple):
 
 
 def _spec(spec: specs.Array, length: int) -> specs.Array:
-  """Of a history of observations.
+  """The spec of a history of observations.
 
   Raises:
     ValueError: if it would be empty, or an observation is a pytree, or a category: zero is one of them and would not
@@ -93,11 +93,11 @@ class HistoryEnvironment(dm_env.Environment):
     return self._shown(self._environment.step(action))
 
   def observation_spec(self) -> specs.Array:
-    """Of [F, ...]."""
+    """The spec of [F, ...]."""
     return self._spec
 
   def action_spec(self) -> specs.Array:
-    """The wrapped environment's."""
+    """The wrapped environment's spec."""
     return self._environment.action_spec()
 
 

@@ -95,6 +95,7 @@ class Truncating(dm_env.Environment):
     return dm_env.specs.DiscreteArray(2)
 
 
+@pytest.mark.slow
 def test_host_bootstraps_from_truncated_episodes_of_any_dm_env():
   config = ha.presets.vector_observations()
   config = config.__class__(**{**config.__dict__, 'min_replay': 8, 'batch_size': 16, 'hidden_sizes': (8,)})

@@ -73,6 +73,7 @@ def alone(seed, num_steps=100):
 
 
 @pytest.mark.parametrize('seed_axis, num_devices', [('map', 1), ('map', 2), ('vmap', 1)])
+@pytest.mark.slow
 def test_a_seed_in_company_learns_what_it_learns_alone(seed_axis, num_devices):
   runner = make(seed_axis=seed_axis, num_devices=num_devices)
   together = runner.run(start(runner, [3, 8]), 100)
@@ -211,6 +212,7 @@ def test_a_seed_is_initialised_by_one_program_whatever_their_number():
 # ----------------------------------------------------------------------------------------------- against a plain driver
 
 
+@pytest.mark.slow
 def test_the_fused_loop_equals_a_python_loop_over_its_parts():
   """Step by step: environment, learning, acting, with each step's own keys."""
   config = TWO_ENVIRONMENTS

@@ -275,6 +275,7 @@ def run_of(seed_axis):
 
 
 @pytest.mark.parametrize('seed_axis', ['map', 'vmap'])
+@pytest.mark.slow
 def test_the_runner_learns_from_games_and_evaluates(seed_axis):
   _, _, state, episodes, _ = run_of(seed_axis)
   statistics = state.statistics

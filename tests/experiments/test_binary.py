@@ -119,6 +119,7 @@ def test_killed_at_once_then_resumed_is_bit_for_bit_the_run_never_stopped(whole,
   assert_same_state(folder, whole[0])
 
 
+@pytest.mark.slow
 def test_sigterm_saves_says_so_and_resumes(whole, tmp_path):
   folder = tmp_path / 'run'
   # Without the signal there would be no checkpoint before the end.
@@ -135,6 +136,7 @@ def test_sigterm_saves_says_so_and_resumes(whole, tmp_path):
   assert_same_state(folder, whole[0])
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_skipped_then_all_damaged_refused(tmp_path, whole):
   folder = tmp_path / 'run'
   kill_when(folder, lambda: len(checkpoints(folder)) >= 2, signal.SIGTERM)
@@ -162,6 +164,7 @@ def assert_one_line(done, text):
   assert text in lines[0], lines[0]
 
 
+@pytest.mark.slow
 def test_nan_names_the_step_and_keeps_the_last_checkpoint(tmp_path):
   folder = tmp_path / 'run'
   # A step of 1e18 overflows float32 in the second update.
@@ -250,6 +253,7 @@ def test_resume_of_a_run_without_checkpoint_is_refused(monkeypatch, capsys, tmp_
   assert 'it has no checkpoint' in in_process(monkeypatch, capsys, '--resume', f'--output_dir={tmp_path}')
 
 
+@pytest.mark.slow
 def test_figures_of_several_sizes_are_drawn(tmp_path):
   done = run(tmp_path, '--size=4,5', '--max_episodes=60', '--figures', '--tensorboard', '--stochastic')
   assert done.returncode == 0, done.stderr

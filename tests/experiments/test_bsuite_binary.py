@@ -66,6 +66,7 @@ def logs(folder):
   return {path.name: list(csv.DictReader(path.open())) for path in sorted(folder.glob('*.csv'))}
 
 
+@pytest.mark.slow
 def test_a_batch_and_an_id_of_its_own_are_played_to_their_ends(run_main, tmp_path, capsys):
   run_main(
     '--bsuite_id=memory_len/0,memory_len/1,memory_len/4,bandit/3', '--num_episodes=20', f'--output_dir={tmp_path}'
@@ -82,6 +83,7 @@ def test_a_batch_and_an_id_of_its_own_are_played_to_their_ends(run_main, tmp_pat
   assert {'memory_length', 'mapping_seed', 'total_perfect', 'total_regret'} <= set(loaded.columns)
 
 
+@pytest.mark.slow
 def test_an_id_in_a_batch_learns_what_it_learns_alone(run_main, tmp_path):
   common = ('--num_episodes=12', '--seed=2')
   run_main('--bsuite_id=catch_noise/3,catch_noise/8', *common, f'--output_dir={tmp_path / "all"}')
@@ -281,6 +283,7 @@ def test_both_drivers_play_with_a_history(run_main, tmp_path, driver):
   assert len(logs(folder)['bsuite_id_-_memory_len-1.csv']) == len(envs.log_schedule(10))
 
 
+@pytest.mark.slow
 def test_a_history_leaves_deep_sea_as_it_is(run_main, tmp_path):
   run_main('--bsuite_id=deep_sea/0,bandit/0', '--num_episodes=3', '--frame_stack=4', f'--output_dir={tmp_path}')
   assert set(logs(tmp_path)) == {'bsuite_id_-_deep_sea-0.csv', 'bsuite_id_-_bandit-0.csv'}

@@ -97,6 +97,7 @@ def test_binned_takes_medians_and_leaves_small_bins_out():
   assert list(x) == [0, 1] and list(y) == [2, 7]
 
 
+@pytest.mark.slow
 def test_sampled_gradients_approach_the_exact_one():
   config = dataclasses.replace(presets.deep_sea(3), hidden_sizes=(8,), sigma=1.0)
   agent = make_hyperagent(make_network(config, 2), make_optimizer(config), config)
@@ -129,6 +130,7 @@ def test_write_sample_keeps_it_small(tmp_path, monkeypatch):
   assert [int(row['a']) for row in rows] == sorted(int(row['a']) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path):
   settings = {'moments': (0, 50, 51), 'sigmas': (1.0,), 'num_indices': (1, 4), 'num_draws': 2}
   text = quality.run(tmp_path, 3, 2, **settings)

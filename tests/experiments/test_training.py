@@ -75,6 +75,7 @@ def agent_runner(name):
 
 # Those whose state is unlike HyperAgent's: noise in the optimizer, an index of all members with its weights.
 @pytest.mark.parametrize('name', ['adam_lmcdqn', 'bayes_ucbdqn'])
+@pytest.mark.slow
 def test_a_rival_that_is_resumed_is_bit_for_bit_the_one_never_stopped(name, task, tmp_path):
   runner = agent_runner(name)
   start = lambda: runner.prefill(runner.init(task.seeds, task.env_params), 8)
@@ -115,6 +116,7 @@ def rows(folder):
 
 # Evaluations at steps 20, 40 and 50, then three rounds of final episodes.
 @pytest.mark.parametrize('stop_at', [1, 3, 4, 5])
+@pytest.mark.slow
 def test_a_run_stopped_anywhere_is_finished_by_the_next_one(runner, task, tmp_path, stop_at):
   with pytest.raises(Stopped) as e:
     train(task, runner, RUN, files(tmp_path, stop_at, resume=False), resume=False, started=0.0)

@@ -52,5 +52,5 @@ def fit_law(visits: np.ndarray, std: np.ndarray) -> Law:
 
 
 def gradient_slope(table: Table) -> float:
-  """Of log relative error against log N; -1/2 is that of a mean of N independent samples."""
+  """The slope of log relative error against log N; -1/2 is that of a mean of N independent samples."""
   return np.polyfit(np.log(table['num_indices']), np.log(table['relative_error']), 1)[0]

@@ -39,7 +39,7 @@ from hyperagent_jax.types import Agent, Array, LearnerState, Transition
 NUM_ACTIONS = 2
 COLUMNS = ('seed', 'episodes', 'sigma', 'kind', 'row', 'column', 'right', 'visits', 'mean', 'std', 'q_star')
 GRADIENT_COLUMNS = ('seed', 'episodes', 'sigma', 'num_indices', 'draw', 'cosine', 'relative_error')
-# Of a state and action: on the diagonal, one or two cells from it, farther away; or not taken yet, wherever it is.
+# The kinds of a state and action: on the diagonal, one or two cells from it, farther away; or not taken yet, anywhere.
 PATH, NEAR, FAR, NEVER = KINDS = ('path', 'near', 'far', 'never')
 MOMENTS = (0, 25, 100, 300, 1000)  # episodes
 GRADIENT_MOMENT = 2  # which of them

@@ -24,7 +24,7 @@ from hyperagent_jax.config import ConfigError
 
 BINARY = 'experiments.deep_sea'
 SUMMARY = 'summary.csv'  # what the binary writes when all its seeds are done
-# Of a study's table: where a run belongs in the figure, what came out for one seed, and how it was run.
+# The columns of a study's table: where a run belongs in the figure, what came out for one seed, and how it was run.
 COLUMNS = (
   *('study', 'series', 'x', 'agent', 'size', 'seed'),
   *('solved', 'episodes', 'interactions', 'max_episodes', 'seconds', 'steps_per_second', 'parameters', 'flags'),
@@ -70,7 +70,7 @@ def _word(name: str, value: Any) -> str:
   return f'--{name}={value}'
 
 
-# Where one thing is varied, and the same in seconds.
+# The setting in which one thing is varied, and the same in seconds.
 ABLATION = {'size': 20, 'num_seeds': 4, 'max_episodes': 2_000}
 REDUCED = {'size': 10, 'num_seeds': 2, 'max_episodes': 500}
 

@@ -44,7 +44,7 @@ def number_of(text: Any) -> float | None:
 
 
 def plain(value: float, _: Any = None) -> str:
-  """Without needless digits."""
+  """A number without needless digits."""
   return f'{value:,.0f}' if value == int(value) or abs(value) >= 1000 else f'{value:.4g}'
 
 

@@ -46,7 +46,7 @@ def draws_nothing(key: PRNGKey) -> tuple[()]:
 
 
 def spec_of(*shape: int) -> specs.Array:
-  """Of observations of this shape."""
+  """The spec of observations of this shape."""
   return specs.Array(shape, np.float32, name='observation')
 
 

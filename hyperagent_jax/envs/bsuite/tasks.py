@@ -34,7 +34,7 @@ from hyperagent_jax.types import FIRST, LAST, MID, Array, Environment, PRNGKey, 
 
 MNIST_DIR = '/tmp/mnist'  # where bsuite keeps it
 _MNIST_FILES = ('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz')
-# Of what bsuite logs, the columns that all experiments have.
+# The columns that the logs of all experiments have.
 LOG_COLUMNS = ('steps', 'episode', 'total_return', 'episode_len', 'episode_return')
 _RATIOS = (1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)
 
