@@ -23,9 +23,16 @@ from experiments.deep_sea.binary import import_figures
 from hyperagent_jax.config import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
-FOLDERS = ('experiments', 'benchmarks')
+
+
+def commands_of(folder):
+  """Modules of a folder of the checkout that are run by their names."""
+  paths = [path for path in (ROOT / folder).rglob('*.py') if "__name__ == '__main__'" in path.read_text()]
+  return {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__') for path in paths}
+
+
 PLAIN, DRAWN = ('experiments',), ('experiments', 'figures')
-# Every command -> the extras without which it says so at once.
+# Every command of the experiments -> the extras without which it says so at once.
 COMMANDS = {
   'experiments.deep_sea': PLAIN,
   'experiments.deep_sea.figures': DRAWN,
@@ -46,10 +53,6 @@ COMMANDS = {
   'experiments.atari_figures': (*DRAWN, 'atari'),
   'experiments.atari_stages': (*PLAIN, 'atari'),
   'experiments.bsuite_report': (*DRAWN, 'bsuite'),
-  **dict.fromkeys(
-    (f'benchmarks.{name}' for name in ('atari', 'atari_parity', 'bsuite', 'choices', 'memory', 'throughput')),
-    (*DRAWN, 'atari', 'bsuite'),
-  ),
 }
 # A module of each extra, such as a user without it lacks.
 LACKED = {'experiments': 'orbax', 'atari': 'ale_py', 'bsuite': 'bsuite', 'figures': 'matplotlib'}
@@ -90,7 +93,7 @@ def imports_of(path, inside_functions=True):
       names |= {alias.name.split('.')[0] for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
       names.add(node.module.split('.')[0])
-  return names - set(sys.stdlib_module_names) - {'hyperagent_jax', *FOLDERS}
+  return names - set(sys.stdlib_module_names) - {'hyperagent_jax', 'experiments'}
 
 
 def test_the_metadata_say_what_the_package_is():
@@ -138,13 +141,13 @@ def test_an_experiment_imports_only_what_its_extras_bring(kind):
 
 
 def test_every_command_is_known():
-  paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob('*.py')]
-  commands = {path for path in paths if "__name__ == '__main__'" in path.read_text()}
-  names = ('.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__') for path in commands)
-  assert set(names) == set(COMMANDS)
+  assert commands_of('experiments') == set(COMMANDS)
 
 
-@pytest.mark.parametrize(('command', 'extra'), [(c, extra) for c, extras in COMMANDS.items() for extra in extras])
+NEEDED = {**COMMANDS, **dict.fromkeys(sorted(commands_of('benchmarks')), (*DRAWN, 'atari', 'bsuite'))}
+
+
+@pytest.mark.parametrize(('command', 'extra'), [(c, extra) for c, extras in NEEDED.items() for extra in extras])
 def test_a_missing_extra_is_one_line(command, extra):
   program = WITHOUT.format(lacked=LACKED[extra], command=command)
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
