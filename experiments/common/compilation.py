@@ -40,7 +40,7 @@ def keep_compiled(directory: str) -> None:
   if not directory:
     jax.config.update('jax_enable_compilation_cache', False)
     return
-  if directory == DEFAULT_DIR and jax.config.read('jax_compilation_cache_dir'):
+  if directory == DEFAULT_DIR and jax.config.values['jax_compilation_cache_dir']:
     return
   folder = folder_of(directory)
   try:
