@@ -5,6 +5,7 @@ of 10,000 episodes, on Atari within 40,000 interactions. Evaluation on Atari act
 """
 
 import jax.numpy as jnp
+import optax
 
 from hyperagent_jax.agent import make_optimizer
 from hyperagent_jax.baselines.config import ADAM, COMMON, RivalConfig, atari_preset, deep_sea_preset, validate_rival
@@ -30,8 +31,7 @@ def epsilon_greedy(config: RivalConfig, num_acts: Array, evaluation: bool) -> Ar
   """Probability of a random action."""
   if evaluation:
     return jnp.float32(config.epsilon_evaluation)
-  left = jnp.maximum(0.0, 1.0 - num_acts / config.epsilon_steps)
-  return config.epsilon_final + (1.0 - config.epsilon_final) * left
+  return jnp.asarray(optax.linear_schedule(1.0, config.epsilon_final, config.epsilon_steps)(num_acts))
 
 
 def make(config: RivalConfig, num_actions: int) -> Agent:
