@@ -8,6 +8,7 @@ leaves the checkpoint before untouched.
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import pathlib
@@ -131,6 +132,13 @@ def _first_line(e: BaseException) -> str:
 _STANDARD_ERROR = threading.Lock()  # there is one in a process
 
 
+def _wait_for_threads(before: set[threading.Thread], seconds: float) -> None:
+  """Waits, for so long at most, until the threads begun since have ended; those of a pool may idle for ever."""
+  deadline = time.monotonic() + seconds
+  for thread in set(threading.enumerate()) - before:
+    thread.join(max(0.0, deadline - time.monotonic()))
+
+
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
   """Holds standard error back until it is over, and drops it on an error, one thread at a time.
@@ -139,13 +147,16 @@ def _held_back() -> Iterator[None]:
   little later, or is lost with them.
   """
   with _STANDARD_ERROR, tempfile.TemporaryFile() as held:
+    before = set(threading.enumerate())
     sys.stderr.flush()
     kept = os.dup(2)
     os.dup2(held.fileno(), 2)
     try:
       yield
     except BaseException:
-      time.sleep(0.5)  # threads still at work
+      _wait_for_threads(before, seconds=5.0)
+      gc.collect()  # an asyncio task whose error nobody asked for prints it when it is freed
+      sys.stderr.flush()
       raise
     finally:
       os.dup2(kept, 2)
