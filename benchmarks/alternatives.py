@@ -1,6 +1,6 @@
 """What the library does not do, written as well as what it does, for `choices.py` to compare."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,13 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     return Transition(a_tm1=start.action, r_t=end.reward, discount_t=discount_t, **observations, **extras)
 
   def add(
-    state: TransitionReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+    state: TransitionReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> TransitionReplayState:
     now = tree_index(_row(timestep, action, extras), 0)
     valid = state.latest.step_type != LAST
     # Nothing is written out of bounds; `never` makes XLA write in place, as in the library's replay.
     slot = jnp.where(valid, state.num_added % capacity, capacity)
-    never = jnp.isnan(after) & (state.num_added < 0)
+    never = jnp.isnan(reads_done) & (state.num_added < 0)
     new = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _transition(state.latest, now))
     rows = jax.tree.map(lambda r, x: r.at[slot].set(x, mode='drop'), state.rows, new)
     return TransitionReplayState(rows, now, state.num_added + valid)
@@ -56,7 +56,15 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)
     return tree_index(state.rows, rank)
 
-  return Replay(init, add, sample, lambda state: size(state) > 0, size)
+  def can_sample(state: TransitionReplayState) -> Array:
+    return size(state) > 0
+
+  def truncate(state: TransitionReplayState) -> TransitionReplayState:
+    """Lets no transition start at the latest time step; the one that ends there is whole and stays."""
+    return state._replace(latest=state.latest._replace(step_type=jnp.full_like(state.latest.step_type, LAST)))
+
+  # The library's types name its own state, which this one's stands in for.
+  return Replay(*cast(tuple[Any, ...], (init, add, sample, can_sample, size, truncate)))
 
 
 def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
@@ -69,9 +77,9 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
   replay = ha.make_replay(capacity, 1, config.n_step, config.discount)
 
   def add(
-    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, after: Array | float = 0.0
+    state: ReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> ReplayState:
-    del after
+    del reads_done
     position = state.num_added % capacity
     overwritten = jnp.sum(state.rows.step_type[position] != LAST)
     num_dropped = state.num_dropped + jnp.where(state.num_added >= capacity, overwritten, 0)
