@@ -84,8 +84,7 @@ def initial_state(params: Params, prior_params: Params, opt_state: Any) -> Learn
 
 def with_copied_target(learner: LearnerState, period: int) -> LearnerState:
   """The learner before its next update: the target is copied before updates 0, P, 2P, ..."""
-  copies = learner.num_updates % period == 0
-  target_params = jax.lax.cond(copies, lambda: learner.params, lambda: learner.target_params)
+  target_params = optax.periodic_update(learner.params, learner.target_params, learner.num_updates, period)
   return learner._replace(target_params=target_params)
 
 
