@@ -1,6 +1,6 @@
 """What the library does not do, written as well as what it does, for `choices.py` to compare."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +56,15 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)
     return tree_index(state.rows, rank)
 
-  def truncate(state: Any) -> TransitionReplayState:
-    latest = state.latest
-    return state._replace(latest=latest._replace(step_type=jnp.full_like(latest.step_type, LAST)))
+  def can_sample(state: TransitionReplayState) -> Array:
+    return size(state) > 0
 
-  # The library's replay has another state, which nobody but its own functions looks into.
-  functions: Any = (init, add, sample, lambda state: size(state) > 0, size, truncate)
-  return Replay(*functions)
+  def truncate(state: TransitionReplayState) -> TransitionReplayState:
+    """Lets no transition start at the latest time step; the one that ends there is whole and stays."""
+    return state._replace(latest=state.latest._replace(step_type=jnp.full_like(state.latest.step_type, LAST)))
+
+  # The library's types name its own state, which this one's stands in for.
+  return Replay(*cast(tuple[Any, ...], (init, add, sample, can_sample, size, truncate)))
 
 
 def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
@@ -95,7 +97,7 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
 
 def prior_in_update(config: ha.HyperAgentConfig) -> ha.Network:
   """A network whose prior is evaluated whenever it is needed: neither in a table nor remembered in replay."""
-  # With this claim the agent remembers nothing, and calls `prior_q`, which is the prior network.
+  # With this claim the agent remembers nothing, and calls `cache`, which is the prior network.
   return ha.make_network(config, num_actions=2)._replace(remember_prior=False)
 
 

@@ -5,7 +5,6 @@ of 10,000 episodes, on Atari within 40,000 interactions. Evaluation on Atari act
 """
 
 import jax.numpy as jnp
-import optax
 
 from hyperagent_jax.agent import make_optimizer
 from hyperagent_jax.baselines.config import ADAM, COMMON, RivalConfig, atari_preset, deep_sea_preset, validate_rival
@@ -31,7 +30,10 @@ def epsilon_greedy(config: RivalConfig, num_acts: Array, evaluation: bool) -> Ar
   """Probability of a random action."""
   if evaluation:
     return jnp.float32(config.epsilon_evaluation)
-  return jnp.asarray(optax.linear_schedule(1.0, config.epsilon_final, config.epsilon_steps)(num_acts))
+  # Not optax.linear_schedule, which clips the count and not the result: it gives the same numbers outside of jit, but
+  # XLA divides by multiplying with the inverse, and a compiled program would stay 2.2e-8 above `epsilon_final`.
+  left = jnp.maximum(0.0, 1.0 - num_acts / config.epsilon_steps)
+  return config.epsilon_final + (1.0 - config.epsilon_final) * left
 
 
 def make(config: RivalConfig, num_actions: int) -> Agent:

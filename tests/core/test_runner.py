@@ -294,9 +294,9 @@ def count_primitive(jaxpr, name):
 def test_periodic_work_stays_a_branch_under_vmap(update_ratio, num_branches):
   config = dataclasses.replace(BASE, update_ratio=update_ratio)
   loop = make_train_loop(parts(config)[2], deep_sea.make_deep_sea(SIZE), config, prefill=False)
-  axes = runner_lib._axes()
+  axes = runner_lib.STATE_AXES
   one = one_seed_state(config)
-  batched = seeds_lib.per_array(runner_lib._axes(), one, bool)
+  batched = seeds_lib.per_array(axes, one, bool)
   many = jax.tree.map(lambda b, x: jnp.stack([x, x]) if b else x, batched, one)
   vmapped = jax.vmap(loop, in_axes=(axes, None), out_axes=axes)
   assert count_primitive(jax.make_jaxpr(vmapped)(many, 10).jaxpr, 'cond') == num_branches
