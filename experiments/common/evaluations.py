@@ -96,8 +96,7 @@ def final_evaluation(
   history.final = history.final or [[] for _ in task.seeds]
   while (done := len(history.final[0])) < task.num_final_episodes:
     repeat = 1 + done // run.num_eval_episodes  # 0 is the evaluation that chose these parameters
-    returns = np.asarray(runner.evaluate(kept.run, repeat=repeat, params=kept.best).returns)[
-      :, : task.num_final_episodes - done
-    ]
+    missing = task.num_final_episodes - done
+    returns = np.asarray(runner.evaluate(kept.run, repeat=repeat, params=kept.best).returns)[:, :missing]
     history.final = [[*old, *new.tolist()] for old, new in zip(history.final, returns, strict=True)]
     after_round()
