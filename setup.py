@@ -19,7 +19,9 @@ def requirements(*names: str) -> list[str]:
 # The modules that the first four bring are listed once more in experiments/common/extras.py.
 extras = {
   'experiments': requirements('absl-py', 'orbax-checkpoint', 'scipy'),
-  'atari': requirements('ale-py', 'gymnasium'),  # gymnasium: ale-py's vector environments import it
+  # gymnasium: ale-py's vector environments import it. jaxlib: the first whose foreign functions ale-py 0.12 was built
+  # for; where it is older, importing both leaves JAX without its CPU.
+  'atari': [*requirements('ale-py', 'gymnasium'), 'jaxlib>=0.9.1'],
   'bsuite': requirements('bsuite'),
   'figures': requirements('matplotlib', 'pillow', 'tensorboardX'),
   'docs': requirements('furo', 'myst-nb', 'sphinx'),

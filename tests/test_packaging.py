@@ -108,7 +108,8 @@ def test_bounds_are_those_of_requirements_txt():
   bounds = {r.name: r.specifier for r in map(Requirement, filter(None, lines))}
   listed = [Requirement(text) for text in importlib.metadata.requires('hyperagent_jax')]
   assert {r.name for r in listed} == set(bounds)
-  assert all(r.specifier == bounds[r.name] for r in listed)
+  others = [str(r) for r in listed if r.specifier != bounds[r.name]]
+  assert sorted(others) == ['jaxlib>=0.9.1; extra == "all"', 'jaxlib>=0.9.1; extra == "atari"']  # see setup.py
 
 
 def test_all_is_every_extra():
