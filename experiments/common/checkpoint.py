@@ -6,19 +6,12 @@ one piece; a checkpoint without one, or whose files differ from it, does not cou
 leaves the checkpoint before untouched.
 """
 
-import contextlib
 import functools
-import gc
 import json
-import os
 import pathlib
 import shutil
-import sys
-import tempfile
-import threading
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,11 +21,12 @@ import orbax.checkpoint as ocp
 
 from experiments.common.errors import CheckpointError
 from experiments.common.files import write_atomically
+from experiments.common.quiet import held_back
 from experiments.common.settings import config_differences
 from hyperagent_jax.config import ConfigError
 
 FORMAT = 2  # of what this version writes; manifests of version 0.1 have no number and are of format 1
-# A part of an array's name now -> what it was in format 1.
+# Of format 1: a part of an array's name now -> what it was.
 _NAMES_IN_FORMAT_1 = {
   'learner/prior_params': 'learner/prior',
   'actor/xi': 'actor/index',
@@ -82,9 +76,8 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
     array, shape = arrays[name], jax.random.key_data(x).shape if _is_key(x) else x.shape
     if array.shape != shape:
       raise CheckpointError(f'{name} is of shape {array.shape} in the checkpoint, but {shape} in this run')
-    return (
-      jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(x)) if _is_key(x) else jnp.asarray(array)
-    )
+    data = jnp.asarray(array)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if _is_key(x) else data
 
   return jax.tree_util.tree_map_with_path(leaf, like)
 
@@ -129,42 +122,6 @@ def _first_line(e: BaseException) -> str:
   return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__
 
 
-_STANDARD_ERROR = threading.Lock()  # there is one in a process
-
-
-def _wait_for_threads(before: set[threading.Thread], seconds: float) -> None:
-  """Waits, for so long at most, until the threads begun since have ended; those of a pool may idle for ever."""
-  deadline = time.monotonic() + seconds
-  for thread in set(threading.enumerate()) - before:
-    thread.join(max(0.0, deadline - time.monotonic()))
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-  """Holds standard error back until it is over, and drops it on an error, one thread at a time.
-
-  When orbax fails, its threads print tracebacks beside the error that it raises. What others print meanwhile comes a
-  little later, or is lost with them.
-  """
-  with _STANDARD_ERROR, tempfile.TemporaryFile() as held:
-    before = set(threading.enumerate())
-    sys.stderr.flush()
-    kept = os.dup(2)
-    os.dup2(held.fileno(), 2)
-    try:
-      yield
-    except BaseException:
-      _wait_for_threads(before, seconds=5.0)
-      gc.collect()  # an asyncio task whose error nobody asked for prints it when it is freed
-      sys.stderr.flush()
-      raise
-    finally:
-      os.dup2(kept, 2)
-      os.close(kept)
-    held.seek(0)
-    os.write(2, held.read())
-
-
 def save(directory: str, step: int, state: Any, config: dict[str, Any], record: dict[str, Any]) -> None:
   """Saves a checkpoint and then removes all but the newest two.
 
@@ -188,7 +145,7 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     if needed > free:
       raise OSError(f'it takes up to {needed >> 20} MiB and {free >> 20} MiB are free')
     _remove(folder, step)
-    with _held_back(), ocp.PyTreeCheckpointer() as checkpointer:
+    with held_back(), ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(path, arrays)
     whole = {'format': FORMAT, 'config': config, 'record': record, 'files': _checksums(path)}
     # The manifest comes last and at once: without it the checkpoint does not count.

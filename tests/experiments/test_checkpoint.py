@@ -1,14 +1,17 @@
 """Checkpoints: exact, verified, and never fewer than promised."""
 
 import os
+import sys
 import threading
+import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common import checkpoint
+from experiments.common import checkpoint, quiet
 from experiments.common.errors import CheckpointError
 from hyperagent_jax.config import ConfigError
 
@@ -127,17 +130,76 @@ def test_a_full_disk_is_an_error_before_anything_is_removed(tmp_path, monkeypatc
   assert checkpoint.latest(str(tmp_path))[0] == 1
 
 
-def test_standard_error_is_held_back_and_comes_after_success_alone(capfd, monkeypatch):
-  monkeypatch.setattr(checkpoint.time, 'sleep', lambda seconds: None)
-  with checkpoint._held_back():
+def test_standard_error_is_held_back_and_comes_after_success_alone(capfd):
+  with quiet.held_back():
     os.write(2, b'a line of another thread\n')
     assert capfd.readouterr().err == ''
   assert capfd.readouterr().err == 'a line of another thread\n'
-  with pytest.raises(ValueError), checkpoint._held_back():
+  with pytest.raises(ValueError), quiet.held_back():
     os.write(2, b'a traceback\n')
     raise ValueError
   os.write(2, b'after\n')
   assert capfd.readouterr().err == 'after\n'
+
+
+class ThreadOfOrbax(threading.Thread):
+  """One like orbax's, whose `join` raises what ended it."""
+
+  __module__ = 'orbax.some.module'
+
+  def join(self, timeout=None):
+    super().join(timeout)
+    raise ValueError('what ended the thread')
+
+
+def test_tracebacks_of_threads_that_outlive_the_error_are_dropped_however_late_they_come(capfd):
+  def second():
+    time.sleep(0.4)
+    os.write(2, b'a later traceback\n')
+
+  def first():
+    time.sleep(0.8)
+    os.write(2, b'a late traceback\n')
+    ThreadOfOrbax(target=second).start()
+
+  with pytest.raises(ValueError, match='the error itself'), quiet.held_back():
+    ThreadOfOrbax(target=first).start()
+    raise ValueError('the error itself')
+  os.write(2, b'after\n')
+  assert not [t for t in threading.enumerate() if isinstance(t, ThreadOfOrbax)]
+  assert capfd.readouterr().err == 'after\n'
+
+
+def test_threads_that_never_end_do_not_keep_the_error(capfd, monkeypatch):
+  monkeypatch.setattr(quiet, '_LONGEST_WAIT', 0.1)
+  hanging = threading.Event()
+  ThreadOfOrbax(target=hanging.wait).start()
+  try:
+    with pytest.raises(ValueError, match='the error itself'), quiet.held_back():
+      raise ValueError('the error itself')
+  finally:
+    hanging.set()
+  os.write(2, b'after\n')
+  assert capfd.readouterr().err == 'after\n'
+
+
+def test_of_errors_that_nothing_can_catch_only_those_of_late_writes_are_dropped(monkeypatch):
+  reported = []
+  monkeypatch.setattr(sys, 'unraisablehook', reported.append)
+  for _ in range(2):  # once installed, it stays one
+    with pytest.raises(ValueError), quiet.held_back():
+      raise ValueError
+  error = lambda value, of=None: SimpleNamespace(exc_type=type(value), exc_value=value, object=of, err_msg=None)
+  sys.unraisablehook(error(RuntimeError('Event loop is closed')))
+  assert reported == []
+  others = [
+    error(RuntimeError('Event loop is closed'), of=error),
+    error(RuntimeError('something else')),
+    error(ValueError('Event loop is closed')),
+  ]
+  for other in others:
+    sys.unraisablehook(other)
+  assert reported == others
 
 
 def test_two_threads_save_without_losing_standard_error(tmp_path, capfd):
