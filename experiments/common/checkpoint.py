@@ -26,7 +26,7 @@ from experiments.common.settings import config_differences
 from hyperagent_jax.config import ConfigError
 
 FORMAT = 2  # of what this version writes; manifests of version 0.1 have no number and are of format 1
-# Of format 1: a part of an array's name now -> what it was.
+# A part of an array's name now -> what it was in format 1.
 _NAMES_IN_FORMAT_1 = {
   'learner/prior_params': 'learner/prior',
   'actor/xi': 'actor/index',
