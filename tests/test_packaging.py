@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 
@@ -31,6 +32,9 @@ def commands_of(folder):
   return {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__') for path in paths}
 
 
+# Not what building an archive may have left in the checkout, which Python would find first.
+PLACES = [sysconfig.get_path('purelib')]
+(INSTALLED,) = importlib.metadata.distributions(name='hyperagent_jax', path=PLACES)
 PLAIN, DRAWN = ('experiments',), ('experiments', 'figures')
 # Every command of the experiments -> the extras without which it says so at once.
 COMMANDS = {
@@ -71,7 +75,7 @@ runpy.run_module({command!r}, run_name='__main__', alter_sys=True)
 
 def requirements_of(extra):
   """Distributions that the installed metadata list, of an extra or, with '', of everybody."""
-  found = map(Requirement, importlib.metadata.requires('hyperagent_jax'))
+  found = map(Requirement, INSTALLED.requires)
   return {r.name for r in found if (r.marker.evaluate({'extra': extra}) if r.marker else not extra)}
 
 
@@ -97,23 +101,22 @@ def imports_of(path, inside_functions=True):
 
 
 def test_the_metadata_say_what_the_package_is():
-  metadata = importlib.metadata.metadata('hyperagent_jax')
-  assert metadata['License-Expression'] == 'Apache-2.0'
-  assert metadata['Requires-Python'] == '>=3.11'
-  assert importlib.metadata.version('hyperagent_jax') == hyperagent_jax.__version__
+  assert INSTALLED.metadata['License-Expression'] == 'Apache-2.0'
+  assert INSTALLED.metadata['Requires-Python'] == '>=3.11'
+  assert INSTALLED.version == hyperagent_jax.__version__
 
 
 def test_bounds_are_those_of_requirements_txt():
   lines = [line.split('#')[0].strip() for line in (ROOT / 'requirements.txt').read_text().splitlines()]
   bounds = {r.name: r.specifier for r in map(Requirement, filter(None, lines))}
-  listed = [Requirement(text) for text in importlib.metadata.requires('hyperagent_jax')]
+  listed = [Requirement(text) for text in INSTALLED.requires]
   assert {r.name for r in listed} == set(bounds)
   others = [str(r) for r in listed if r.specifier != bounds[r.name]]
   assert sorted(others) == ['jaxlib>=0.9.1; extra == "all"', 'jaxlib>=0.9.1; extra == "atari"']  # see setup.py
 
 
 def test_all_is_every_extra():
-  extras = set(importlib.metadata.metadata('hyperagent_jax').get_all('Provides-Extra'))
+  extras = set(INSTALLED.metadata.get_all('Provides-Extra'))
   assert extras == {*EXTRAS, 'docs', 'test', 'all'}
   assert requirements_of('all') == set().union(*(requirements_of(extra) for extra in extras - {'all'}))
 
@@ -153,7 +156,7 @@ def test_a_missing_extra_is_one_line(command, extra):
   program = WITHOUT.format(lacked=LACKED[extra], command=command)
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, timeout=60)
   assert done.returncode == 1, done.stderr
-  assert re.fullmatch(rf"[\w.]+: {LACKED[extra]}.*: not installed; pip install '\S+\[{extra}\]'.*\n", done.stderr)
+  assert re.fullmatch(rf"[\w.]+: {LACKED[extra]}.*: not installed; pip install -e '\.\[{extra}\]'.*\n", done.stderr)
   assert not done.stdout
 
 
