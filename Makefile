@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: deep-sea atari bsuite study tabular test test-part test-oldest bench docs clean
+.PHONY: deep-sea atari bsuite study tabular test test-part test-long test-oldest bench docs clean
 
 deep-sea: $(READY)  ## trains HyperAgent on DeepSea 20 with 10 seeds, prints a table, draws figures
 	$(BIN)/python -m experiments.deep_sea --size=20 --num_seeds=10
@@ -32,13 +32,16 @@ test: $(READY)  ## checks style and types and runs the test suite
 	$(BIN)/python -m pytest -n 2 --dist=worksteal
 
 test-part: $(READY)  ## runs the suite without what takes long; with PYTHON and VENV, on another Python
-	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow and not long"
+
+test-long: $(READY)  ## runs what takes too long for the suite: benchmarks in small, runs at a larger scale
+	$(BIN)/python -m pytest -m long
 
 # The oldest release of every package that requirements.txt allows, which its lower bounds name. Not of ale-py, for
 # which jaxlib must be newer (setup.py).
 OLDEST = .venv-oldest
 test-oldest: $(OLDEST)/.ready  ## runs that part, but for Atari, with the oldest packages that are allowed
-	$(OLDEST)/bin/python -m pytest -n 2 --dist=worksteal -m "not slow" --ignore-glob="*atari*" \
+	$(OLDEST)/bin/python -m pytest -n 2 --dist=worksteal -m "not slow and not long" --ignore-glob="*atari*" \
 	  --ignore=tests/experiments/test_training.py \
 	  tests/core tests/baselines tests/envs tests/experiments tests/tabular
 

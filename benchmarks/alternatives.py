@@ -97,7 +97,7 @@ def make_unordered_replay(capacity: int, config: ha.HyperAgentConfig) -> Replay:
 
 def prior_in_update(config: ha.HyperAgentConfig) -> ha.Network:
   """A network whose prior is evaluated whenever it is needed: neither in a table nor remembered in replay."""
-  # With this claim the agent remembers nothing, and calls `cache`, which is the prior network.
+  # With this claim the agent remembers nothing, and calls `prior_q`, which is the prior network.
   return ha.make_network(config, num_actions=2)._replace(remember_prior=False)
 
 

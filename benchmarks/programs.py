@@ -19,7 +19,7 @@ from hyperagent_jax.seeds import default_seed_axis
 from hyperagent_jax.types import batched, tree_index
 
 CAPACITY = 250_000  # time steps that replay holds, per seed
-CHUNK = 1_000  # interactions per seed between evaluations, as in experiments/deep_sea.py
+CHUNK = 1_000  # interactions per seed between evaluations, as in experiments/deep_sea
 
 
 class Setup(NamedTuple):
@@ -66,7 +66,7 @@ def make_setup(
   seed_axis: str | None = None,
   like: Setup | None = None,
 ) -> Setup:
-  """Builds a program as `experiments/deep_sea.py` does, and prefills replay with `fill` random interactions.
+  """Builds a program as `experiments/deep_sea` does, and prefills replay with `fill` random interactions.
 
   Args:
     config: the agent's; its grid_size is DeepSea's size.
@@ -96,7 +96,7 @@ def make_setup(
 
 
 def make_atari_setup(game: str, config: ha.HyperAgentConfig, num_seeds: int = 1, fill: int = 2_000) -> Setup:
-  """Builds a program as `experiments/atari.py` does on one device, and prefills replay with `fill` random steps."""
+  """Builds a program as `experiments/atari` does on one device, and prefills replay with `fill` random steps."""
   devices = jax.local_devices()[:1]
   groups = num_seeds if default_seed_axis(devices) == 'map' else 1
   games = atari.make_atari(game, atari.AtariConfig(), num_seeds, config.num_envs, 1, groups)

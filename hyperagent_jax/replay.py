@@ -122,7 +122,8 @@ def make_replay(
           f'{type(observation).__name__}; must be 1'
         )
       observation = jax.vmap(frame_layout.encode)(observation[:, -1])
-    return Row(step_type, timestep.reward, timestep.discount, observation, action, extras)
+    reward, discount = _as_float(timestep.reward), _as_float(timestep.discount)
+    return Row(step_type, reward, discount, observation, action, extras)
 
   def init(timestep: TimeStep, action: Array, extras: Any) -> ReplayState:
     example = _row(timestep, action, extras)
@@ -225,11 +226,22 @@ def make_replay(
   return Replay(init, add, sample, can_sample, size, truncate)
 
 
-def stored_rows(state: ReplayState) -> Row:
-  """What one seed's replay holds, as NumPy arrays [rows, E, ...], oldest first; of a stack of frames the newest one."""
+def _as_float(x: Array) -> Array:
+  """Numbers as floats: an environment may give rewards that are whole numbers."""
+  return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x, jnp.float32)
+
+
+def stored_rows(state: ReplayState, part: Callable[[Row], Any] = lambda rows: rows) -> Any:
+  """What one seed's replay holds, as NumPy arrays [rows, E, ...], oldest first.
+
+  Args:
+    state: of one seed. Rows of a seed that has rested (`Runner.run`) count as added and hold what was there before.
+    part: what of the rows is wanted, such as `lambda rows: rows.observation`; all of a `Row` by default. Of a stack of
+      frames the newest one is stored.
+  """
   num_rows, num_added = state.rows.step_type.shape[0], int(state.num_added)
   order = np.arange(max(0, num_added - num_rows), num_added) % num_rows
-  return jax.tree.map(lambda x: np.asarray(x)[order], state.rows)
+  return jax.tree.map(lambda x: np.asarray(x)[order], part(state.rows))
 
 
 def _stack(frames: Array, index: Array, env: Array, axis: int) -> Array:

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 import hyperagent_jax
 from experiments.atari.binary import import_figures as import_atari_figures
 from experiments.bsuite.binary import import_report
-from experiments.common.extras import EXTRAS, missing
+from experiments.common.extras import EXTRAS, missing, require
 from experiments.common.recording import TensorBoard
 from experiments.deep_sea.binary import import_figures
 from hyperagent_jax.config import ConfigError
@@ -69,6 +69,7 @@ class Hiding:
   def find_spec(self, name, path=None, target=None):
     return None if name.split('.')[0] in hidden else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = map(Hiding, sys.meta_path)
+sys.argv = ['-m']  # which is what packages see that python -m imports
 runpy.run_module({command!r}, run_name='__main__', alter_sys=True)
 """
 
@@ -192,3 +193,9 @@ def test_a_wheel_of_the_library_alone_is_built_from_the_sdist(tmp_path):
   with tarfile.open(sdist) as archive:
     folders = {name.split('/')[1] for name in archive.getnames() if name.count('/') > 1}
   assert folders == {'hyperagent_jax', 'hyperagent_jax.egg-info'}
+
+
+def test_an_import_that_is_no_command_raises_what_an_import_raises(monkeypatch):
+  monkeypatch.setattr('experiments.common.extras._is_installed', lambda module: module != 'ale_py')
+  with pytest.raises(ModuleNotFoundError, match=r'experiments.atari: ale_py: not installed'):
+    require('experiments.atari', 'atari')

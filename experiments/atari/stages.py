@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.common.errors import OUT_OF_TIME
 from experiments.common.settings import config_from_flags, define_config_flags
@@ -105,12 +106,14 @@ def run_stages(
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """Makes a flag of every setting."""
   define_config_flags(StagesConfig(), flag_values)
+  compilation.define_flag(flag_values)
 
 
 def main() -> None:
   """Runs the stages."""
   c = config_from_flags(StagesConfig())
   config.validate_fields(c)
+  compilation.tell_children(flags.FLAGS.compilation_cache_dir)
 
   def call(command: list[str]) -> int:
     print(shlex.join(command), flush=True)

@@ -62,7 +62,7 @@ def _name_in(name: str, number: int) -> str:
   """An array's name in checkpoints of a format."""
   if number == 1:
     for now, before in _NAMES_IN_FORMAT_1.items():
-      name = name.replace(now, before)
+      name = f'/{name}/'.replace(f'/{now}/', f'/{before}/').strip('/')  # whole parts of the path
   return name
 
 

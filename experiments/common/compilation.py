@@ -28,11 +28,20 @@ def folder_of(directory: str) -> pathlib.Path:
   return pathlib.Path(os.path.expanduser(directory))
 
 
+def tell_children(directory: str) -> None:
+  """Makes the binaries that this process starts keep what they compile in this folder, or nowhere if it is empty."""
+  if not directory:
+    os.environ['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+  elif directory != DEFAULT_DIR:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(folder_of(directory))
+
+
 def keep_compiled(directory: str) -> None:
   """Makes JAX keep what it compiles, and look there first; call it before the first compilation.
 
-  A program is looked up by its text, its options and the versions of jax and XLA, and is the same, bit for bit, as if
-  it were compiled anew. A folder that cannot be written is a warning, and programs are compiled as ever.
+  A program is looked up by its text, its options and the versions of jax and XLA. On CPU it is the same, bit for bit,
+  as if it were compiled anew; elsewhere XLA may choose other kernels when it compiles anew. A folder that cannot be
+  written is a warning, and programs are compiled as ever.
 
   Args:
     directory: where; empty: nowhere. JAX's own setting, JAX_COMPILATION_CACHE_DIR, goes before the default.
@@ -43,6 +52,10 @@ def keep_compiled(directory: str) -> None:
   if directory == DEFAULT_DIR and jax.config.values['jax_compilation_cache_dir']:
     return
   folder = folder_of(directory)
+  if folder.parts[0] == '~':
+    warn(f'--compilation_cache_dir={directory}: there is no home folder; nothing is kept of what is compiled')
+    jax.config.update('jax_enable_compilation_cache', False)
+    return
   try:
     folder.mkdir(parents=True, exist_ok=True)
     tempfile.TemporaryFile(dir=folder).close()

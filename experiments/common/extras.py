@@ -40,8 +40,21 @@ def missing(*extras: str, modules: Collection[str] | None = None) -> str:
   return ''
 
 
+def _is_command() -> bool:
+  """Whether a command of the checkout is starting, such as `python -m experiments.atari`, and not somebody's import."""
+  spec = getattr(sys.modules['__main__'], '__spec__', None)
+  # While the packages around a command are imported, the arguments begin with -m; afterwards its name is known.
+  return sys.argv[0] == '-m' or (spec is not None and spec.name.partition('.')[0] in ('experiments', 'benchmarks'))
+
+
 def require(program: str, *extras: str, modules: Collection[str] | None = None) -> None:
-  """Ends the process with one line if something is `missing`; for a package's __init__."""
+  """Ends a command with one line if something is `missing`; for a package's __init__.
+
+  Raises:
+    ModuleNotFoundError: with the same line, where the package is imported otherwise.
+  """
   text = missing(*extras, modules=modules)
-  if text:
+  if text and _is_command():
     sys.exit(f'{program}: {text}')
+  if text:
+    raise ModuleNotFoundError(f'{program}: {text}')

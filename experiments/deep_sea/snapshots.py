@@ -35,7 +35,7 @@ class Snapshots:
       return
     seed = select_seed(state, 0)
     q = jax.device_get(self._posterior(seed.learner, jnp.asarray(self._observations)))
-    visited = stored_rows(seed.carry.replay).observation
+    visited = stored_rows(seed.carry.replay, lambda rows: rows.observation)
     visits = np.bincount(visited.ravel(), minlength=self._size**2 + 1)[self._observations]
     data = io.BytesIO()
     np.savez_compressed(

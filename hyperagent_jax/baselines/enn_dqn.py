@@ -69,19 +69,19 @@ class Epinet(nn.Module):
   reads_observation: bool
 
   @nn.compact
-  def __call__(self, observation: Array, index: Array) -> Array:  # -> [A]
+  def __call__(self, observation: Array, xi: Array) -> Array:  # -> [A]
     """Action values of one state under one index, without the prior."""
     features = self.torso(observation)
     base = nn.Dense(self.num_actions, kernel_init=glorot_normal)(features)
     dense = lambda width: nn.Dense(width, use_bias=False, kernel_init=glorot_normal)
     width = self.hidden_sizes[0]
-    x = dense(width)(jax.lax.stop_gradient(features)) + dense(width)(index)
+    x = dense(width)(jax.lax.stop_gradient(features)) + dense(width)(xi)
     if self.reads_observation:
       x = x + ObservationProduct(width, self.grid_size)(observation)
     for width in self.hidden_sizes[1:]:
       x = dense(width)(nn.relu(x))
     out = dense(self.num_actions * self.index_dim)(nn.relu(x))
-    return base + out.reshape(self.num_actions, self.index_dim) @ index
+    return base + out.reshape(self.num_actions, self.index_dim) @ xi
 
 
 def make_epinet(config: RivalConfig, num_actions: int) -> IndexedNetwork:
@@ -97,7 +97,9 @@ def make_epinet(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   )
   prior_module = QNetwork(make_torso(config, config.prior_hidden_sizes), num_actions)
   init_priors = ensemble_init(prior_module, config.index_dim)
-  evaluate = lambda prior, observation: config.prior_scale * ensemble_apply(prior_module, prior, observation)
+  evaluate = lambda prior_params, observation: (
+    config.prior_scale * ensemble_apply(prior_module, prior_params, observation)
+  )
   store, look_up = store_prior(evaluate, config)
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
@@ -105,8 +107,8 @@ def make_epinet(config: RivalConfig, num_actions: int) -> IndexedNetwork:
     params = module.init(key_params, observation, jnp.zeros((config.index_dim,)))['params']
     return params, store(init_priors(key_prior, observation))
 
-  def q(params: Params, prior: Params, observation: Array, cache: Array, index: Array) -> Array:
-    return apply(module, params, observation, index) + index @ cache
+  def q(params: Params, prior_params: Params, observation: Array, prior_q: Array, xi: Array) -> Array:
+    return apply(module, params, observation, xi) + xi @ prior_q
 
   return IndexedNetwork(init, look_up, q, config.prior_storage != 'table')
 

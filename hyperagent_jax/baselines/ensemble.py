@@ -68,15 +68,15 @@ def ensemble_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   """Q(s, a, xi) = <xi, Q(s, a)> over M members, each its own network plus c_prior times its own fixed one."""
   module = QNetwork(make_torso(config), num_actions)
   init_members = ensemble_init(module, config.ensemble_size)
-  evaluate = lambda prior, observation: config.prior_scale * ensemble_apply(module, prior, observation)
+  evaluate = lambda prior_params, observation: config.prior_scale * ensemble_apply(module, prior_params, observation)
   store, look_up = store_prior(evaluate, config)
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
     key_members, key_prior = jax.random.split(key)
     return init_members(key_members, observation), store(init_members(key_prior, observation))
 
-  def q(params: Params, prior: Params, observation: Array, cache: Array, index: Array) -> Array:
-    return index @ (ensemble_apply(module, params, observation) + cache)
+  def q(params: Params, prior_params: Params, observation: Array, prior_q: Array, xi: Array) -> Array:
+    return xi @ (ensemble_apply(module, params, observation) + prior_q)
 
   return IndexedNetwork(init, look_up, q, config.prior_storage != 'table')
 

@@ -48,7 +48,7 @@ class HyperLayers(nn.Module):
   index_variance: float = 1.0  # of each component
 
   @nn.compact
-  def __call__(self, observation: Array, index: Array) -> Array:  # -> [A]
+  def __call__(self, observation: Array, xi: Array) -> Array:  # -> [A]
     """Values of one state under one index."""
     x = observation if self.grid_size else jnp.ravel(observation).astype(jnp.float32)
     num_in = self.grid_size**2 if self.grid_size else x.size
@@ -56,18 +56,18 @@ class HyperLayers(nn.Module):
       num_weights = num_in * width
       if i == 0 and self.grid_size:
         num_rows = self.grid_size * (self.grid_size + 1) // 2
-        kernel = self._generated(f'kernel_{i}', (num_rows, width), num_in + width, num_weights, index)
+        kernel = self._generated(f'kernel_{i}', (num_rows, width), num_in + width, num_weights, xi)
         x = kernel.at[deep_sea_row(x, self.grid_size)].get(mode='fill', fill_value=0.0)
       else:
-        x = x @ self._generated(f'kernel_{i}', (num_in, width), num_in + width, num_weights, index)
-      x = x + self._generated(f'bias_{i}', (width,), None, width, index)
+        x = x @ self._generated(f'kernel_{i}', (num_in, width), num_in + width, num_weights, xi)
+      x = x + self._generated(f'bias_{i}', (width,), None, width, xi)
       x = x if i == len(self.widths) - 1 else nn.relu(x)
       num_in = width
     return x
 
-  def _generated(self, name: str, shape: tuple[int, ...], fans: int | None, num_weights: int, index: Array) -> Array:
+  def _generated(self, name: str, shape: tuple[int, ...], fans: int | None, num_weights: int, xi: Array) -> Array:
     """A xi + b of one layer; `fans` are its inputs and outputs together, None for a bias, which starts at 0."""
-    dim = index.shape[0]
+    dim = xi.shape[0]
 
     def init(key: PRNGKey) -> Array:  # [..., 1 + M], b first
       key_b, key_a = jax.random.split(key)
@@ -80,7 +80,7 @@ class HyperLayers(nn.Module):
       return jnp.concatenate([b, a_std * jax.random.normal(key_a, (*shape, dim))], axis=-1)
 
     both = self.param(name, init)
-    return both[..., 0] + both[..., 1:] @ index
+    return both[..., 0] + both[..., 1:] @ xi
 
 
 def make_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
@@ -92,16 +92,16 @@ def make_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:
   modules = [HyperLayers(widths, grid_size_of(config), is_prior, variance) for is_prior in (False, True)]
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
-    index = jnp.zeros((config.index_dim,))
+    xi = jnp.zeros((config.index_dim,))
     keys = jax.random.split(key)
-    params, prior = (m.init(k, observation, index)['params'] for m, k in zip(modules, keys, strict=True))
-    return params, prior
+    params, prior_params = (m.init(k, observation, xi)['params'] for m, k in zip(modules, keys, strict=True))
+    return params, prior_params
 
-  def q(params: Params, prior: Params, observation: Array, cache: tuple[()], index: Array) -> Array:
-    trained, fixed = (apply(m, p, observation, index) for m, p in zip(modules, (params, prior), strict=True))
+  def q(params: Params, prior_params: Params, observation: Array, prior_q: tuple[()], xi: Array) -> Array:
+    trained, fixed = (apply(m, p, observation, xi) for m, p in zip(modules, (params, prior_params), strict=True))
     return trained + config.prior_scale * fixed
 
-  return IndexedNetwork(init, lambda prior, observation: (), q)
+  return IndexedNetwork(init, lambda prior_params, observation: (), q)
 
 
 def make(config: RivalConfig, num_actions: int) -> Agent:

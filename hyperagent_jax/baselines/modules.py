@@ -56,15 +56,15 @@ def without_prior(module: nn.Module, example: Array | None = None) -> IndexedNet
     module: called on an observation and an index, or on the observation alone.
     example: an index to initialise the module with; None if it takes none.
   """
-  given = lambda index: () if example is None else (index,)
+  given = lambda xi: () if example is None else (xi,)
 
   def init(key: PRNGKey, observation: Array) -> tuple[Params, Params]:
     return module.init(key, observation, *given(example))['params'], ()
 
-  def q(params: Params, prior: Params, observation: Array, cache: tuple[()], index: Array) -> Array:
-    return apply(module, params, observation, *given(index))
+  def q(params: Params, prior_params: Params, observation: Array, prior_q: tuple[()], xi: Array) -> Array:
+    return apply(module, params, observation, *given(xi))
 
-  return IndexedNetwork(init, lambda prior, observation: (), q)
+  return IndexedNetwork(init, lambda prior_params, observation: (), q)
 
 
 def plain_network(config: RivalConfig, num_actions: int) -> IndexedNetwork:

@@ -40,9 +40,9 @@ def make_laws(reference: str, perturbation: str, index_dim: int, num_nonzero: in
   length = (1.0 if of_ensemble else index_dim**-0.5) * noise_of.second_moment**-0.5  # E|z|^2 = M v
   prior_of = make_reference('gaussian' if of_ensemble else 'sphere', index_dim)
 
-  def index(key: PRNGKey, number: int, num_indices: int) -> Array:
+  def draw_xi(key: PRNGKey, number: int, num_indices: int) -> Array:
     if reference == 'orthogonal':  # deals rows of one matrix, which must not be shared by states
       return jax.vmap(index_of.sample, in_axes=(0, None))(jax.random.split(key, number), num_indices)
     return index_of.sample(key, number * num_indices).reshape(number, num_indices, index_dim)
 
-  return Laws(index, lambda key, number: length * noise_of.sample(key, number), prior_of.sample)
+  return Laws(draw_xi, lambda key, number: length * noise_of.sample(key, number), prior_of.sample)

@@ -69,7 +69,12 @@ def small_deep_sea(monkeypatch):
   monkeypatch.setattr(ha.presets, 'deep_sea', lambda size=SIZE: dataclasses.replace(preset(SIZE), batch_size=8))
 
 
-@pytest.mark.parametrize('name', choices.STUDIES)
+LONG = ('seeds', 'prior', 'prng')  # most programs to compile
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=[pytest.mark.long] if name in LONG else []) for name in choices.STUDIES]
+)
 def test_a_study_of_choices_measures_every_alternative_and_draws_them(monkeypatch, capsys, tmp_path, once, name):
   monkeypatch.setattr(choices, 'WHOLE', SCALE)
   out = run_main(monkeypatch, capsys, choices.main, studies=[name], quick=False, output_dir=str(tmp_path))
@@ -96,6 +101,7 @@ def test_all_studies_together_are_one_table_and_a_quick_look_writes_nothing(monk
   ]
 
 
+@pytest.mark.slow
 def test_throughput_tells_of_programs_parts_and_memory(monkeypatch, capsys, tmp_path, once, small_deep_sea):
   monkeypatch.setattr(throughput, '_FILL', 60)
   monkeypatch.setattr(programs.make_setup, '__defaults__', (1, 200, *programs.make_setup.__defaults__[2:]))
@@ -111,6 +117,7 @@ def test_throughput_tells_of_programs_parts_and_memory(monkeypatch, capsys, tmp_
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_memory_of_a_process_is_what_replay_takes_and_more():
   environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
   command = [sys.executable, '-m', 'benchmarks.memory', str(SIZE), '20000', '60']
@@ -153,8 +160,9 @@ def test_parity_holds_on_a_game_and_a_difference_is_told(monkeypatch, capsys):
 
   def other(game, num_steps):
     timesteps, *rest = record(game, num_steps)
-    timesteps.observation[30, -1, 40, 40] += 1
-    return timesteps, *rest
+    observation = timesteps.observation.copy()
+    observation[30, -1, 40, 40] += 1
+    return timesteps._replace(observation=observation), *rest
 
   monkeypatch.setattr(atari_parity, 'record', other)
   with pytest.raises(SystemExit, match='pong: observation of step 30 differs'):
@@ -162,7 +170,7 @@ def test_parity_holds_on_a_game_and_a_difference_is_told(monkeypatch, capsys):
 
 
 def test_atari_tells_of_emulators_programs_and_parts(monkeypatch, capsys, tmp_path, once):
-  small = dataclasses.replace(atari.BASE, replay_capacity=200, batch_size=2)
+  small = dataclasses.replace(atari.BASE, replay_capacity=200, min_replay=40, batch_size=2)
   monkeypatch.setattr(atari, 'PROGRAMS', {atari.FAST: small, 'four': dataclasses.replace(small, num_envs=4)})
   monkeypatch.setattr(atari, '_TORSOS', {'data_efficient': small})
   monkeypatch.setattr(atari, '_EMULATORS', ((1, 1),))
@@ -176,6 +184,7 @@ def test_atari_tells_of_emulators_programs_and_parts(monkeypatch, capsys, tmp_pa
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_bsuite_tells_of_environments_and_training_and_writes_both(monkeypatch, capsys, tmp_path, once):
   monkeypatch.setattr(bsuite, 'INSTANCES', 8)
   monkeypatch.setattr(bsuite, 'SCANNED', 5)

@@ -92,6 +92,25 @@ def test_a_schedule_starts_with_the_first_step():
   assert UpdateSchedule(4, 2).is_due(0) and UpdateSchedule(4, 2).num_updates_before(1) == 2
 
 
+def test_rewards_that_are_whole_numbers_are_learnt_from():
+  environment = ha.make_deep_sea(SIZE)
+
+  def step(*args):
+    state, timestep = environment.step(*args)
+    return state, timestep._replace(reward=jnp.round(timestep.reward).astype(jnp.int32))
+
+  def reset(*args):
+    state, timestep = environment.reset(*args)
+    return state, timestep._replace(reward=timestep.reward.astype(jnp.int32))
+
+  whole = environment._replace(reset=reset, step=step)
+  runner = ha.make_runner(ha.make(CONFIG, 2), whole, ha.make_replay_for(CONFIG, 100), CONFIG)
+  params = jax.tree.map(lambda x: x[None], ha.envs.deep_sea.make_params(SIZE, mapping_seed=0))
+  state = runner.run(runner.prefill(runner.init([0], params), 10), 5)
+  assert int(state.learner.num_updates) == 5
+  assert state.carry.replay.rows.reward.dtype == jnp.float32
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 

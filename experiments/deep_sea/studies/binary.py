@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
+from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.deep_sea.studies.figures import draw_study
 from experiments.deep_sea.studies.registry import STUDIES
@@ -27,6 +28,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_list('study', ['all'], f'Which: all, or of {", ".join(STUDIES)}.', flag_values=flag_values)
   flags.DEFINE_string('output_dir', 'runs/studies', 'Folder of tables, figures and runs.', flag_values=flag_values)
   flags.DEFINE_bool('reduced', False, 'Fewer settings, smaller sizes, fewer seeds.', flag_values=flag_values)
+  compilation.define_flag(flag_values)
   flags.DEFINE_float('max_minutes', 0.0, 'Stop after so long, to go on later; 0: never.', flag_values=flag_values)
 
 
@@ -55,6 +57,7 @@ def main() -> None:
       raise ConfigError(f'--study={name}: must be all, or of {", ".join(STUDIES)}')
   if values.max_minutes < 0:
     raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0')
+  compilation.tell_children(values.compilation_cache_dir)
   deadline = time.monotonic() + 60 * values.max_minutes if values.max_minutes else float('inf')
   folder = pathlib.Path(values.output_dir)
   with only_one(folder):

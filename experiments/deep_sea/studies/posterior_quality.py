@@ -64,8 +64,8 @@ def optimal_q(right_action: np.ndarray, discount: float) -> np.ndarray:
 
 def count_visits(replay: ReplayState, size: int) -> np.ndarray:
   """How often each action was taken in each state, [N, N, 2], by what is in one seed's replay."""
-  rows = stored_rows(replay)
-  observation, action = (x[:-1].ravel() for x in (rows.observation, rows.action))  # the newest step has no next one yet
+  stored = stored_rows(replay, lambda rows: (rows.observation, rows.action))
+  observation, action = (x[:-1].ravel() for x in stored)  # the newest step has no next one yet
   inside = observation < size * size  # the step that ends an episode takes no action
   codes = 2 * observation[inside] + action[inside]
   return np.bincount(codes, minlength=2 * size * size).reshape(size, size, 2)

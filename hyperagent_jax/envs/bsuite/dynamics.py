@@ -1,7 +1,7 @@
 """bsuite's environments as pure functions of their random numbers (Osband et al., 2020).
 
 Each is a `Dynamics`: what it draws, how an episode begins and what a step does. Nothing here decides when an episode
-begins, counts them or changes rewards; that is `bsuite.py`. `bsuite_control.py` has the physical systems.
+begins, counts them or changes rewards; that is `tasks.py`. `control.py` has the physical systems.
 """
 
 from collections.abc import Callable
