@@ -21,15 +21,6 @@ from absl import app, flags, logging
 from benchmarks import accelerator_parts, accelerator_programs, timing
 from benchmarks.accelerator_rows import ERROR, FILE, Session, read
 
-_MINUTES = flags.DEFINE_float('minutes', 8.0, 'How long all parts may take together.')
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', 'runs/accelerator', 'Folder of accelerator.csv, to which rows are added.'
-)
-_REDUCED = flags.DEFINE_bool('reduced', False, 'Tiny sizes, to see on a CPU that everything works.')
-_PARTS = flags.DEFINE_list('parts', [], 'Only these parts, in this order.')
-_RUN = flags.DEFINE_string('run', '', 'A name of this run in its rows, where the file holds several.')
-_ALONE = flags.DEFINE_string('alone', '', 'Used by the program itself: run this part in this process.')
-
 # A part of (session) -> number of failures, and its share of the time; what one leaves goes to those after it.
 PARTS: dict[str, tuple[Callable[[Session], int], float]] = {
   'facts': (accelerator_parts.facts, 0.12),
@@ -92,31 +83,46 @@ def main(argv: list[str]) -> None:
   """Runs the parts, or one of them."""
   del argv
   logging.set_verbosity(logging.ERROR)  # JAX reports platforms that it does not find
-  folder, reduced = pathlib.Path(_OUTPUT_DIR.value), _REDUCED.value
-  unknown = [name for name in _PARTS.value if name not in PARTS]
+  folder, reduced = pathlib.Path(flags.FLAGS.output_dir), flags.FLAGS.reduced
+  unknown = [name for name in flags.FLAGS.parts if name not in PARTS]
   if unknown:
-    sys.exit(f'accelerator: --parts={",".join(_PARTS.value)}: no part {unknown[0]}; there are {", ".join(PARTS)}')
-  if _ALONE.value:
-    sys.exit(1 if run_part(_ALONE.value, folder, 60 * _MINUTES.value, reduced, _RUN.value) else 0)
+    sys.exit(f'accelerator: --parts={",".join(flags.FLAGS.parts)}: no part {unknown[0]}; there are {", ".join(PARTS)}')
+  if flags.FLAGS.alone:
+    sys.exit(1 if run_part(flags.FLAGS.alone, folder, 60 * flags.FLAGS.minutes, reduced, flags.FLAGS.run) else 0)
 
   def start(name: str, seconds: float) -> str:
     command = [sys.executable, '-m', 'benchmarks.accelerator', f'--alone={name}', f'--minutes={seconds / 60:.4f}']
-    command += [f'--run={_RUN.value}', f'--output_dir={folder}', *(['--reduced'] if reduced else [])]
+    command += [f'--run={flags.FLAGS.run}', f'--output_dir={folder}', *(['--reduced'] if reduced else [])]
     environment = dict(_ENVIRONMENT)
     if reduced:
       environment['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + _REDUCED_FLAGS
     what = run_alone(command, seconds * (1 + _GRACE) + 20, environment)
     if what:  # this process has not looked for a device, which it would hold
       hardware = next((row['hardware'] for row in reversed(read(folder / FILE)) if row['hardware']), '')
-      Session(name, folder, 0.0, reduced, hardware, _RUN.value).write(name, '', ERROR, note=what)
+      Session(name, folder, 0.0, reduced, hardware, flags.FLAGS.run).write(name, '', ERROR, note=what)
     return what
 
-  wrong = run_parts(_PARTS.value or list(PARTS), start, 60 * _MINUTES.value)
+  wrong = run_parts(flags.FLAGS.parts or list(PARTS), start, 60 * flags.FLAGS.minutes)
   print(f'\n{folder / FILE}')
   for name, what in wrong.items():
     print(f'accelerator: part {name}: {what}', file=sys.stderr)
   sys.exit(1 if wrong else 0)
 
 
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+  """The flags of this benchmark; not at import, or they would be in the way of a binary's."""
+  minutes, folder = 'How long all parts may take together.', 'Folder of accelerator.csv, to which rows are added.'
+  flags.DEFINE_float('minutes', 8.0, minutes, flag_values=flag_values)
+  flags.DEFINE_string('output_dir', 'runs/accelerator', folder, flag_values=flag_values)
+  reduced = 'Tiny sizes, to see on a CPU that everything works.'
+  flags.DEFINE_bool('reduced', False, reduced, flag_values=flag_values)
+  flags.DEFINE_list('parts', [], 'Only these parts, in this order.', flag_values=flag_values)
+  run = 'A name of this run in its rows, where the file holds several.'
+  flags.DEFINE_string('run', '', run, flag_values=flag_values)
+  alone = 'Used by the program itself: run this part in this process.'
+  flags.DEFINE_string('alone', '', alone, flag_values=flag_values)
+
+
 if __name__ == '__main__':
+  define_flags()
   app.run(main)
