@@ -27,11 +27,11 @@ def test_the_readme_is_a_page():
   assert len(READMES['README.md'].splitlines()) <= 150
 
 
-SLOW = {'docs/quickstart.md': pytest.mark.slow}
+LONG = {'docs/quickstart.md': pytest.mark.long}  # which the build of the documentation runs too
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param(n, marks=SLOW.get(n, ())) for n, text in TEXTS.items() if BLOCK.search(text)]
+  'name', [pytest.param(n, marks=LONG.get(n, ())) for n, text in TEXTS.items() if BLOCK.search(text)]
 )
 def test_every_python_block_runs(name):
   namespace = {}

@@ -101,7 +101,7 @@ def test_all_studies_together_are_one_table_and_a_quick_look_writes_nothing(monk
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_throughput_tells_of_programs_parts_and_memory(monkeypatch, capsys, tmp_path, once, small_deep_sea):
   monkeypatch.setattr(throughput, '_FILL', 60)
   monkeypatch.setattr(programs.make_setup, '__defaults__', (1, 200, *programs.make_setup.__defaults__[2:]))
@@ -184,7 +184,7 @@ def test_atari_tells_of_emulators_programs_and_parts(monkeypatch, capsys, tmp_pa
   assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bsuite_tells_of_environments_and_training_and_writes_both(monkeypatch, capsys, tmp_path, once):
   monkeypatch.setattr(bsuite, 'INSTANCES', 8)
   monkeypatch.setattr(bsuite, 'SCANNED', 5)

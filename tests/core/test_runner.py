@@ -72,7 +72,9 @@ def alone(seed, num_steps=100):
 # ---------------------------------------------------------------------------------------------------------------- seeds
 
 
-@pytest.mark.parametrize('seed_axis, num_devices', [('map', 1), ('map', 2), ('vmap', 1)])
+@pytest.mark.parametrize(
+  'seed_axis, num_devices', [('map', 1), pytest.param('map', 2, marks=pytest.mark.long), ('vmap', 1)]
+)
 @pytest.mark.slow
 def test_a_seed_in_company_learns_what_it_learns_alone(seed_axis, num_devices):
   runner = make(seed_axis=seed_axis, num_devices=num_devices)

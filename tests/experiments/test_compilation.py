@@ -66,7 +66,7 @@ def test_a_second_run_compiles_nothing_and_gives_the_same_bits(first, tmp_path):
     np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_goes_on_in_another_place_or_none(first, tmp_path):
   train(first / 'run', '--resume', '--compilation_cache_dir=')
   file = tmp_path / 'file'
@@ -76,7 +76,7 @@ def test_a_run_goes_on_in_another_place_or_none(first, tmp_path):
   assert warning.startswith(f'warning: --compilation_cache_dir={file}/below: cannot be written: Not a directory;')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_damaged_program_is_compiled_anew(first, tmp_path):
   kept = first / 'kept' / 'here'
   for path in kept.iterdir():
