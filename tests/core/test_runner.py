@@ -90,7 +90,10 @@ def test_a_seed_in_company_learns_what_it_learns_alone(seed_axis, num_devices):
       jax.tree.map(np.testing.assert_array_equal, mine.carry.replay, expected.carry.replay)
 
 
-@pytest.mark.parametrize('config, resting, num_devices', [(BASE, 0, 1), (BASE, 1, 2), (TWO_ENVIRONMENTS, 1, 1)])
+@pytest.mark.parametrize(
+  'config, resting, num_devices',
+  [pytest.param(BASE, 0, 1, marks=pytest.mark.long), (BASE, 1, 2), (TWO_ENVIRONMENTS, 1, 1)],
+)
 def test_a_seed_that_rests_stays_as_it_is_and_the_others_go_on(config, resting, num_devices):
   runner = make(config, num_devices=num_devices)
   before = snapshot(start(runner, [3, 8]))

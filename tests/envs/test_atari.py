@@ -274,7 +274,7 @@ def run_of(seed_axis):
   return filled, statistics, learnt, episodes, restarted
 
 
-@pytest.mark.parametrize('seed_axis', ['map', 'vmap'])
+@pytest.mark.parametrize('seed_axis', ['map', pytest.param('vmap', marks=pytest.mark.long)])
 @pytest.mark.slow
 def test_the_runner_learns_from_games_and_evaluates(seed_axis):
   _, _, state, episodes, _ = run_of(seed_axis)

@@ -97,7 +97,7 @@ def test_binned_takes_medians_and_leaves_small_bins_out():
   assert list(x) == [0, 1] and list(y) == [2, 7]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sampled_gradients_approach_the_exact_one():
   config = dataclasses.replace(presets.deep_sea(3), hidden_sizes=(8,), sigma=1.0)
   agent = make_hyperagent(make_network(config, 2), make_optimizer(config), config)
