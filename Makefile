@@ -34,8 +34,8 @@ test: $(READY)  ## checks style and types and runs the test suite
 test-part: $(READY)  ## runs the suite without what takes long; with PYTHON and VENV, on another Python
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow and not long"
 
-test-long: $(READY)  ## runs what takes too long for the suite: benchmarks in small, runs at a larger scale
-	$(BIN)/python -m pytest -m long
+test-long: $(READY)  ## runs what takes too long for the suite, and what holds only as the binaries compile
+	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=true" $(BIN)/python -m pytest -m long
 
 # The oldest release of every package that requirements.txt allows, which its lower bounds name. Not of ale-py, for
 # which jaxlib must be newer (setup.py).

@@ -171,13 +171,13 @@ def test_parity_holds_on_a_game_and_a_difference_is_told(monkeypatch, capsys):
 
 def test_atari_tells_of_emulators_programs_and_parts(monkeypatch, capsys, tmp_path, once):
   small = dataclasses.replace(atari.BASE, replay_capacity=200, min_replay=40, batch_size=2)
-  monkeypatch.setattr(atari, 'PROGRAMS', {atari.FAST: small, 'four': dataclasses.replace(small, num_envs=4)})
+  monkeypatch.setattr(atari, 'PROGRAMS', {atari.FAST: small})
   monkeypatch.setattr(atari, '_TORSOS', {'data_efficient': small})
   monkeypatch.setattr(atari, '_EMULATORS', ((1, 1),))
   monkeypatch.setattr(programs.make_atari_setup, '__defaults__', (1, 40))
   values = {'quick': True, 'short': False, 'num_seeds': [], 'game': 'pong', 'output_dir': str(tmp_path)}
   out = run_main(monkeypatch, capsys, atari.main, **values)
-  for what in (atari.FAST, 'four', '1 games, 1 thread: inside / direct', 'data_efficient: whole step'):
+  for what in (atari.FAST, '1 games, 1 thread: inside / direct', 'data_efficient: whole step'):
     assert [x > 0 for x in numbers(out, what)] == [True], what
   for what in parts.PARTS:
     assert [x > 0 for x in numbers(out, f'data_efficient: {what}')] == [True], what
