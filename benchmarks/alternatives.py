@@ -10,7 +10,7 @@ from benchmarks import parts
 from benchmarks.programs import Setup
 from hyperagent_jax import losses
 from hyperagent_jax.replay import Replay, ReplayState, Row
-from hyperagent_jax.types import LAST, Array, TimeStep, Transition, tree_index
+from hyperagent_jax.types import FIRST, LAST, Array, TimeStep, Transition, tree_index
 
 
 class TransitionReplayState(NamedTuple):
@@ -41,7 +41,7 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
     state: TransitionReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
   ) -> TransitionReplayState:
     now = tree_index(_row(timestep, action, extras), 0)
-    valid = state.latest.step_type != LAST
+    valid = (state.latest.step_type != LAST) & (now.step_type != FIRST)
     # Nothing is written out of bounds; `never` makes XLA write in place, as in the library's replay.
     slot = jnp.where(valid, state.num_added % capacity, capacity)
     never = jnp.isnan(reads_done) & (state.num_added < 0)
@@ -59,12 +59,8 @@ def make_transition_replay(capacity: int, discount: float) -> Replay:
   def can_sample(state: TransitionReplayState) -> Array:
     return size(state) > 0
 
-  def truncate(state: TransitionReplayState) -> TransitionReplayState:
-    """Lets no transition start at the latest time step; the one that ends there is whole and stays."""
-    return state._replace(latest=state.latest._replace(step_type=jnp.full_like(state.latest.step_type, LAST)))
-
   # The library's types name its own state, which this one's stands in for.
-  return Replay(*cast(tuple[Any, ...], (init, add, sample, can_sample, size, truncate)))
+  return Replay(*cast(tuple[Any, ...], (init, add, sample, can_sample, size)))
 
 
 def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:

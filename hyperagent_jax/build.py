@@ -25,7 +25,7 @@ def make_replay_for(config: HyperAgentConfig, capacity: int | None = None) -> Re
   """The replay that an agent of this configuration learns from, HyperAgent or a rival.
 
   Args:
-    config: reads replay_capacity, num_envs, n_step, discount, frame_stack and frame_layout.
+    config: reads replay_capacity, num_envs, n_step, discount, frame_stack, frame_layout and frame_padding.
     capacity: time steps held over all environments, if not config.replay_capacity.
 
   Raises:
@@ -33,4 +33,12 @@ def make_replay_for(config: HyperAgentConfig, capacity: int | None = None) -> Re
   """
   capacity = config.replay_capacity if capacity is None else capacity
   layout = frame_layout(config)
-  return make_replay(capacity, config.num_envs, config.n_step, config.discount, config.frame_stack, layout)
+  return make_replay(
+    capacity,
+    config.num_envs,
+    config.n_step,
+    config.discount,
+    config.frame_stack,
+    layout,
+    config.frame_padding,
+  )

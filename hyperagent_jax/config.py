@@ -9,6 +9,12 @@ import math
 from typing import Any
 
 from hyperagent_jax import distributions
+from hyperagent_jax.replay import FRAME_PADDINGS, MAX_CAPACITY
+
+# Highest values: far beyond what anybody has used, low enough that no product of them overflows unseen.
+LARGEST = 1e6  # scales and weights
+WIDEST = 2**16  # hidden layers
+MOST_INDICES = 4_096
 
 
 class ConfigError(ValueError):
@@ -29,13 +35,17 @@ class HyperAgentConfig:
   torso: str = field(
     'deep_sea', 'Torso of the network and of its prior.', choices=('deep_sea', 'mlp', 'nature', 'data_efficient')
   )
-  grid_size: int = field(20, 'Side N of the grid that integer observations code (deep_sea torso).', low=2)
-  hidden_sizes: tuple[int, ...] = field((64, 64), 'Widths of the hidden layers.', low=1)
-  index_dim: int = field(4, 'Index dimension M.', low=1)
-  posterior_scale: float = field(1.0, 'Weight c_post of the trained part of Q.', low=0.0)
-  prior_scale: float = field(10.0, 'Weight c_prior of the fixed prior.', low=0.0)
-  prior_std: float = field(1.0, 'Length of the rows of A0 and, on the sphere, of b and b0 at initialisation.', low=0.0)
-  prior_row_length: float = field(0.0, 'Length of the rows of A0, where it is not prior_std; 0: it is.', low=0.0)
+  grid_size: int = field(20, 'Side N of the grid that integer observations code (deep_sea torso).', low=2, high=46_340)
+  hidden_sizes: tuple[int, ...] = field((64, 64), 'Widths of the hidden layers.', low=1, high=WIDEST)
+  index_dim: int = field(4, 'Index dimension M.', low=1, high=MOST_INDICES)
+  posterior_scale: float = field(1.0, 'Weight c_post of the trained part of Q.', low=0.0, high=LARGEST)
+  prior_scale: float = field(10.0, 'Weight c_prior of the fixed prior.', low=0.0, high=LARGEST)
+  prior_std: float = field(
+    1.0, 'Length of the rows of A0 and, on the sphere, of b and b0 at initialisation.', low=0.0, high=LARGEST
+  )
+  prior_row_length: float = field(
+    0.0, 'Length of the rows of A0, where it is not prior_std; 0: it is.', low=0.0, high=LARGEST
+  )
   bias_init: str = field(
     'sphere',
     'How b and b0 are drawn: uniformly on a sphere of radius prior_std, or as Glorot normal matrices.',
@@ -46,7 +56,7 @@ class HyperAgentConfig:
     "Where prior values are kept: a table over all states (deep_sea torso), or 'replay', beside each stored state.",
     choices=('table', 'replay'),
   )
-  pixel_divisor: float = field(255.0, 'What pixels are divided by (screen torsos).')
+  pixel_divisor: float = field(255.0, 'What pixels are divided by (screen torsos).', low=1e-3, high=LARGEST)
   normalize_features: bool = field(
     False, 'Scale convolutional features to [0, 1] by their minimum and maximum (screen torsos).'
   )
@@ -69,7 +79,7 @@ class HyperAgentConfig:
   perturbation_distribution: str = field(
     'sphere', 'Distribution of the perturbation z.', choices=distributions.PERTURBATIONS
   )
-  num_nonzero: int = field(1, 'Non-zero entries of the sparse distributions.', low=1)
+  num_nonzero: int = field(1, 'Non-zero entries of the sparse distributions.', low=1, high=MOST_INDICES)
   unit_variance_index: bool = field(False, 'Scale sphere and orthogonal indices by sqrt(M), to second moment I.')
 
   # The loss.
@@ -86,18 +96,20 @@ class HyperAgentConfig:
     'An independent target index is drawn once per transition, or once per update.',
     choices=('state_dependent', 'state_independent'),
   )
-  target_num_indices: int = field(1, 'Indices K over which the target is optimistic; 1: no optimism.', low=1)
+  target_num_indices: int = field(
+    1, 'Indices K over which the target is optimistic; 1: no optimism.', low=1, high=MOST_INDICES
+  )
   double_q: bool = field(True, 'Choose the target action with the online network.')
   discount: float = field(0.99, 'Discount factor gamma.', low=0.0, high=1.0)
-  n_step: int = field(1, 'Steps n of the return.', low=1)
-  sigma: float = field(0.0, 'Scale of the perturbation in the target.', low=0.0)
-  beta: float = field(0.0, "Weight of the prior regularisation, divided by the replay's size.", low=0.0)
+  n_step: int = field(1, 'Steps n of the return.', low=1, high=1_000)
+  sigma: float = field(0.0, 'Scale of the perturbation in the target.', low=0.0, high=LARGEST)
+  beta: float = field(0.0, "Weight of the prior regularisation, divided by the replay's size.", low=0.0, high=LARGEST)
   mean_regularizer: bool = field(False, 'Divide the prior regularisation by actions times features.')
   gradient_penalty: float = field(
-    0.0, "Weight of the squared norm of the gradient of the mini-batch's mean action value.", low=0.0
+    0.0, "Weight of the squared norm of the gradient of the mini-batch's mean action value.", low=0.0, high=LARGEST
   )
   max_abs_reward: float = field(
-    0.0, 'Rewards are clipped to [-x, x] for learning, not in what is reported; 0: not at all.', low=0.0
+    0.0, 'Rewards are clipped to [-x, x] for learning, not in what is reported; 0: not at all.', low=0.0, high=1e30
   )
 
   # Acting.
@@ -107,32 +119,43 @@ class HyperAgentConfig:
     choices=('state_independent', 'state_dependent'),
   )
   geometric_resampling: bool = field(True, 'Also redraw the acting index with probability 1 - gamma at every step.')
-  act_num_indices: int = field(1, 'Indices K over which acting is optimistic; 1: Thompson sampling.', low=1)
+  act_num_indices: int = field(
+    1, 'Indices K over which acting is optimistic; 1: Thompson sampling.', low=1, high=MOST_INDICES
+  )
   optimism: str = field(
     'sampled',
     'Optimism over K sampled indices, or in closed form over the whole sphere, mean + |factor|: the limit of large K.',
     choices=('sampled', 'supremum'),
   )
   optimism_quantile: float = field(
-    1.0, 'Quantile over optimistic indices, for acting and targets; 1: maximum.', high=1.0
+    1.0, 'Quantile over optimistic indices, for acting and targets; 1: maximum.', low=1e-3, high=1.0
   )
 
   # The optimizer.
-  learning_rate: float = field(1e-3, "Adam's learning rate.")
-  adam_eps: float = field(1.5e-4, "Adam's epsilon.")
-  max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.')
-  batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1)
-  target_period: int = field(4, 'Updates P between copies of the target network.', low=1)
+  learning_rate: float = field(1e-3, "Adam's learning rate.", low=1e-12, high=100.0)
+  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=1e-16, high=100.0)
+  max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.', low=1e-6, high=1e30)
+  batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1, high=2**20)
+  target_period: int = field(4, 'Updates P between copies of the target network.', low=1, high=10**9)
 
   # The loop.
-  num_envs: int = field(1, 'Environments E per seed.', low=1)
+  num_envs: int = field(1, 'Environments E per seed.', low=1, high=2**16)
   update_ratio: float = field(
-    1.0, 'Updates per time step, those that start an episode included: a whole number or a fraction 1/k.'
+    1.0,
+    'Updates per time step, those that start an episode included: a whole number or a fraction 1/k.',
+    low=1e-4,
+    high=1_024.0,
   )
-  min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1)
-  replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2)
+  min_replay: int = field(128, 'Interactions with random actions before learning starts.', low=1, high=MAX_CAPACITY - 1)
+  replay_capacity: int = field(1_000_000, 'Time steps that replay holds, per seed.', low=2, high=MAX_CAPACITY - 1)
   frame_stack: int = field(
-    1, 'Frames of an observation, stored once each; 1: observations are stored as they are.', low=1
+    1, 'Frames of an observation, stored once each; 1: observations are stored as they are.', low=1, high=128
+  )
+  frame_padding: str = field(
+    'blank',
+    "What fills the stack of frames at an episode's start: blank frames, or the episode's first one. It is the"
+    " environment's doing, and replay must know.",
+    choices=FRAME_PADDINGS,
   )
   prng_impl: str = field(
     'threefry2x32',
@@ -174,9 +197,9 @@ def _check_field(f: dataclasses.Field, value: Any) -> None:
     if not math.isfinite(x):
       raise ConfigError(f'--{f.name}={value}: must be finite')
     if low is not None and x < low:
-      raise ConfigError(f'--{f.name}={_show(value)}: must be at least {low:g}')
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at least {_bound(low)}')
     if high is not None and x > high:
-      raise ConfigError(f'--{f.name}={_show(value)}: must be at most {high:g}')
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at most {_bound(high)}')
 
 
 _KINDS = {
@@ -197,6 +220,10 @@ def _is_kind(value: Any, default: Any) -> bool:
   return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
+def _bound(x: float) -> str:
+  return str(x) if isinstance(x, int) else f'{x:g}'
+
+
 def _show(value: Any) -> str:
   return ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -209,6 +236,11 @@ def validate_fields(config: Any) -> None:
   """
   for f in dataclasses.fields(config):
     _check_field(f, getattr(config, f.name))
+
+
+def is_number_of_indices(text: str) -> bool:
+  """Whether a text is a whole number of update indices that is allowed."""
+  return text.isascii() and text.isdecimal() and 0 < int(text) <= MOST_INDICES
 
 
 def _whole(x: float) -> bool:
@@ -224,8 +256,10 @@ def validate(config: HyperAgentConfig) -> None:
   validate_fields(config)
   c = config
   number = str(c.update_indices)
-  if number != 'exact' and not (number.isdecimal() and int(number) > 0):
-    raise ConfigError(f"--update_indices={c.update_indices}: must be 'exact' or a whole number of at least 1")
+  if number != 'exact' and not is_number_of_indices(number):
+    raise ConfigError(
+      f"--update_indices={c.update_indices}: must be 'exact' or a whole number of at least 1 and at most {MOST_INDICES}"
+    )
   if c.update_indices == 'exact' and c.target_index == 'dependent':
     raise ConfigError(
       '--update_indices=exact --target_index=dependent: the exact expectation needs independent targets; '
@@ -261,9 +295,6 @@ def validate_loop(c: HyperAgentConfig) -> None:
   """
   if not c.hidden_sizes:
     raise ConfigError('--hidden_sizes=: must name at least one layer')
-  for name in ('learning_rate', 'max_grad_norm', 'update_ratio', 'optimism_quantile', 'adam_eps', 'pixel_divisor'):
-    if getattr(c, name) <= 0:
-      raise ConfigError(f'--{name}={getattr(c, name)}: must be above 0')
   per_step = c.update_ratio * c.num_envs
   if not (_whole(per_step) and per_step >= 1) and not (per_step < 1 and _whole(1 / per_step)):
     raise ConfigError(
@@ -284,5 +315,3 @@ def validate_loop(c: HyperAgentConfig) -> None:
     raise ConfigError(f'--prior_storage=table: the {c.torso} torso has no enumerable states; must be replay')
   if c.frame_layout == 'windows' and (c.torso != 'data_efficient' or c.convolution_method == 'convolutions'):
     raise ConfigError('--frame_layout=windows: only for --torso=data_efficient computed as products')
-  if c.torso == 'deep_sea' and c.grid_size**2 >= 2**31:
-    raise ConfigError(f'--grid_size={c.grid_size}: must be at most 46340, so that states fit int32')

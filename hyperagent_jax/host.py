@@ -10,10 +10,10 @@ from typing import Any
 import dm_env
 import jax
 import numpy as np
-from dm_env import specs
 
+from hyperagent_jax.checks import StepChecks, check_specs
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.interaction import Carry, Losses, make_interaction, seed_key
+from hyperagent_jax.interaction import MAX_COUNT, Carry, Losses, make_interaction, seed_key
 from hyperagent_jax.replay import Replay
 from hyperagent_jax.types import Agent, LearnerState, TimeStep, from_dm_env, tree_index
 
@@ -30,7 +30,8 @@ class HostAgent:
       agent: the agent.
       replay: made for one environment.
       num_actions: A.
-      config: reads min_replay, batch_size, update_ratio and prng_impl; num_envs must be 1.
+      config: reads min_replay, batch_size, update_ratio, frame_stack, frame_padding, max_abs_reward and prng_impl;
+        num_envs must be 1.
       seed: source of all randomness.
 
     Raises:
@@ -41,6 +42,9 @@ class HostAgent:
     self._interaction = make_interaction(agent, replay, num_actions, config)
     self.num_actions = num_actions
     self._min_replay = config.min_replay
+    self._check = StepChecks(config)
+    self._can_sample = jax.jit(replay.can_sample)
+    self._prefilled = False
     self._key = seed_key(seed, config.prng_impl)
     self._carry: Carry | None = None
     self._step = 0
@@ -70,15 +74,23 @@ class HostAgent:
   def step(self, timestep: dm_env.TimeStep) -> int:
     """Learns from what has been remembered, remembers the time step and returns an action for it.
 
-    Call it for every time step, LAST included, whose action means nothing. An observation is an array, a number or a
-    pytree of them (dicts and tuples), of the same structure, shapes and dtypes in every step; `check_specs` tells
-    whether an environment's are fit.
+    Call it for every time step, LAST included, whose action means nothing. A FIRST step ends the episode under way, as
+    truncated, if its LAST step never came. An observation is an array, a number or a pytree of them (dicts and tuples),
+    of the same structure, shapes and dtypes in every step; `check_specs` tells whether an environment's are fit.
+
+    Raises:
+      ValueError: naming a reward, a discount or an observation that cannot be used, and what is allowed; the agent is
+        as before, and may go on with another time step.
     """
-    batched = jax.tree.map(lambda x: np.asarray(x)[None], from_dm_env(timestep))
+    arrays = from_dm_env(timestep)
+    self._check(arrays)
+    if self._step >= MAX_COUNT:
+      raise ValueError(f'time step {self._step}: must be below {MAX_COUNT}, as far as counters go')
+    batched = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
     if self._carry is None:
       self._carry = self._start(self._key, batched)
     else:
-      prefill = self._num_interactions < self._min_replay
+      prefill = not self._may_learn(self._carry)
       if self._step % _BLOCK == 0:
         self._draws = self._draw(self._key, np.int32(self._step), _BLOCK)
       self._carry, self.losses = self._advance(
@@ -88,41 +100,11 @@ class HostAgent:
     self._num_interactions += not timestep.first()
     return int(self._carry.action[0])
 
-
-def check_specs(environment: dm_env.Environment) -> None:
-  """Checks that an agent can act in an environment and take in its observations.
-
-  Raises:
-    ValueError: naming the spec and what is allowed, unless actions are a `dm_env.specs.DiscreteArray`, which starts
-      from 0, and observations are numbers: a `dm_env.specs.Array` of a numeric dtype, or dicts and tuples of such.
-  """
-  _check_actions(environment.action_spec())
-  # None would vanish from the tree, and a list is read as one array.
-  is_leaf = lambda x: x is None or isinstance(x, list)
-  for path, spec in jax.tree_util.tree_leaves_with_path(environment.observation_spec(), is_leaf=is_leaf):
-    _check_observation('observation' + jax.tree_util.keystr(path), spec)
-
-
-def _check_actions(spec: Any) -> None:
-  if isinstance(spec, specs.DiscreteArray):
-    return
-  what = type(spec).__name__
-  problem = ''
-  if isinstance(spec, specs.Array):
-    what += f' of shape {spec.shape} and dtype {spec.dtype}'
-    problem = 'continuous actions are not supported; ' if spec.dtype.kind == 'f' else ''
-  raise ValueError(f'actions are {what}: {problem}they must be discrete (dm_env.specs.DiscreteArray)')
-
-
-def _check_observation(name: str, spec: Any) -> None:
-  what = type(spec).__name__
-  if isinstance(spec, specs.Array):
-    if spec.dtype.kind in 'biuf':  # booleans, integers, floats
-      return
-    what += f' of dtype {spec.dtype}'
-  raise ValueError(
-    f'{name} is {what}: must be dm_env.specs.Array of booleans, integers or floats, or dicts and tuples of such'
-  )
+  def _may_learn(self, carry: Carry) -> bool:
+    """Whether replay has been filled; episodes cut short may leave it without a whole transition for longer."""
+    if not self._prefilled:
+      self._prefilled = self._num_interactions >= self._min_replay and bool(self._can_sample(carry.replay))
+    return self._prefilled
 
 
 def run_loop(agent: HostAgent, environment: dm_env.Environment) -> Iterator[tuple[dm_env.TimeStep, int]]:
@@ -131,18 +113,25 @@ def run_loop(agent: HostAgent, environment: dm_env.Environment) -> Iterator[tupl
   Take as many as you want: `for timestep, action in itertools.islice(run_loop(agent, environment), 1000)`.
 
   Raises:
-    ValueError: at once, if the environment's specs do not suit (`check_specs`) or its actions are not the agent's.
+    ValueError: at once, if the environment's specs do not suit (`check_specs`) or its actions are not the agent's; and
+      later, if at the start of an episode they no longer are, or a time step cannot be used (`HostAgent.step`).
   """
   check_specs(environment)
+  _check_num_actions(agent, environment)
+  return _steps(agent, environment)
+
+
+def _check_num_actions(agent: HostAgent, environment: dm_env.Environment) -> None:
   num_actions = environment.action_spec().num_values
   if num_actions != agent.num_actions:
     raise ValueError(f'the environment has {num_actions} actions, but the agent was made for {agent.num_actions}')
-  return _steps(agent, environment)
 
 
 def _steps(agent: HostAgent, environment: dm_env.Environment) -> Iterator[tuple[dm_env.TimeStep, int]]:
   timestep = environment.reset()
   while True:
+    if timestep.first():
+      _check_num_actions(agent, environment)
     action = agent.step(timestep)
     yield timestep, action
     timestep = environment.step(action)

@@ -14,6 +14,9 @@ from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.replay import REPLAY_AXES, Replay, ReplayState
 from hyperagent_jax.types import LEARNER_AXES, Agent, Array, LearnerState, PRNGKey, TimeStep, tree_index
 
+MAX_COUNT = 2**31 - 1  # counters are int32
+LAST_SEED = 2**32 - 1  # that a key can tell apart from the others
+
 
 class Stream(enum.IntEnum):
   """Purposes of random numbers; a key is fold_in(fold_in(seed_key, step), stream)."""
@@ -127,30 +130,27 @@ class Advance(Protocol):
     """
 
 
-class Restart(Protocol):
-  """Goes on with new episodes in place of those under way."""
-
-  def __call__(self, key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep, /) -> tuple[Carry, Losses]:
-    """Returns the state after step number `step`, whose episodes end as truncated, and a first time step [E]."""
-
-
 class Interaction(NamedTuple):
-  """The pure functions that a driver calls: `start` with the first time step, `advance` with every other.
-
-  `restart` is for a run that goes on where its environments could not be kept: with the first time step of new ones.
-  """
+  """The pure functions that a driver calls: `start` with the first time step, `advance` with every other."""
 
   start: Start
   draw_learning: DrawLearning
   draw_acting: DrawActing
   draw_block: DrawBlock
   advance: Advance
-  restart: Restart
   schedule: UpdateSchedule
 
 
 def seed_key(seed: int | Array, prng_impl: str) -> PRNGKey:
-  """The key from which all randomness of a seed derives."""
+  """The key from which all randomness of a seed derives.
+
+  Raises:
+    ValueError: if a number is not in [0, 2^32 - 1]: a key would be another seed's.
+  """
+  if not isinstance(seed, jax.Array):
+    if not 0 <= seed <= LAST_SEED:
+      raise ValueError(f'seed={seed}: must be in [0, {LAST_SEED}]')
+    seed = jnp.uint32(seed)
   return jax.random.key(seed, impl=prng_impl)
 
 
@@ -279,9 +279,4 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     state, actor, action = act(learner, state, actor, timestep, acting, explore=prefill, reads_done=losses.loss)
     return Carry(learner, state, actor, action), losses
 
-  def restart(key: PRNGKey, carry: Carry, step: Array, timestep: TimeStep) -> tuple[Carry, Losses]:
-    """As `advance` after step number `step`, but the episodes under way end as truncated and new ones start."""
-    carry = carry._replace(replay=replay.truncate(carry.replay))
-    return advance(carry, step, draw_learning(key, step), timestep, draw_acting(key, step + 1), prefill=False)
-
-  return Interaction(start, draw_learning, draw_acting, draw_block, advance, restart, schedule)
+  return Interaction(start, draw_learning, draw_acting, draw_block, advance, schedule)

@@ -5,8 +5,12 @@ second ring lists, in order, the entries that may start a transition: those that
 they were stored so that their n-step return is complete. Sampling uniformly over that list is uniform over valid
 transitions and never rejects.
 
+A FIRST step that does not follow a LAST one ends the episode under way: its newest step becomes LAST and keeps its
+discount, as if truncated. So no transition joins two episodes, however they came to be reset.
+
 Where an observation is a stack of frames only its newest is stored, and stacks are rebuilt from rows t-3..t. What lies
-before the start of an episode is a blank frame, kept in a row of its own, so that rebuilding is one look-up.
+before the start of an episode is a blank frame, kept in a row of its own, so that rebuilding is one look-up, or the
+episode's first frame.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, Observation, TimeStep, Transition
+
+FRAME_PADDINGS = ('blank', 'first')
+MAX_CAPACITY = 2**29  # the places of entries are int32
 
 
 class Row(NamedTuple):
@@ -32,13 +39,16 @@ class Row(NamedTuple):
 
 
 class ReplayState(NamedTuple):
-  """The rings. `num_added` is the same for all seeds trained together; the other counters are not."""
+  """The rings. `num_added` is the same for all seeds trained together; the other counters are not.
+
+  Once a ring is full its counters go on modulo its size, so that they never outgrow an int32.
+  """
 
   rows: Row  # [C, E, ...]; of stacked observations C + 1 rows, the last one blank for ever
   starts: Array  # [C E] int32: row * E + environment of entries that may start a transition
-  num_added: Array  # [] int32 rows ever added
-  num_pushed: Array  # [] int32 starts ever pushed
-  num_dropped: Array  # [] int32 starts since overwritten
+  num_added: Array  # [] int32 rows ever added, below 2 C: less a multiple of C, but never below C again
+  num_pushed: Array  # [] int32 starts ever pushed, less the multiple of C E that num_dropped is short of
+  num_dropped: Array  # [] int32 starts since overwritten, modulo C E
 
 
 # Which arrays carry the axis of seeds, as in `types.LEARNER_AXES`.
@@ -80,7 +90,6 @@ class Replay(NamedTuple):
   sample: Sample
   can_sample: Callable[[ReplayState], Array]
   size: Callable[[ReplayState], Array]  # number of transitions that can be drawn
-  truncate: Callable[[ReplayState], ReplayState]  # ends the episodes under way, of which no more will come
 
 
 def make_replay(
@@ -90,6 +99,7 @@ def make_replay(
   discount: float,
   frame_stack: int = 1,
   frame_layout: FrameLayout = PIXELS,
+  frame_padding: str = 'blank',
 ) -> Replay:
   """Uniform replay over n-step transitions (section 3).
 
@@ -98,19 +108,26 @@ def make_replay(
   A truncated episode keeps its discount and so still bootstraps.
 
   Args:
-    capacity: time steps held over all E environments, at least E (n + frame_stack + 1).
+    capacity: time steps held over all E environments, at least E (n + frame_stack + 1), below 2^29.
     num_envs: E.
     n_step: n.
     discount: gamma.
     frame_stack: frames of an observation, its leading axis, oldest first; 1 for observations that are not stacks.
     frame_layout: how frames are kept, where observations are stacks; see `networks.frame_layout`.
+    frame_padding: what fills the stack at an episode's start: 'blank' frames, or the episode's 'first' one.
 
   Raises:
-    ValueError: if the capacity is below that; and later, if observations to be stacked are not arrays but trees.
+    ValueError: if the capacity is not within that, or on another padding; and later, if observations to be stacked are
+      not arrays but trees.
   """
   num_rows = capacity // num_envs
   if num_rows < n_step + frame_stack + 1:
     raise ValueError(f'capacity={capacity}: must be at least {num_envs * (n_step + frame_stack + 1)}')
+  if capacity >= MAX_CAPACITY:
+    raise ValueError(f'capacity={capacity}: must be below {MAX_CAPACITY}, so that places fit int32')
+  if frame_padding not in FRAME_PADDINGS:
+    raise ValueError(f'frame_padding={frame_padding!r}: must be {" or ".join(FRAME_PADDINGS)}')
+  num_places = num_rows * num_envs
 
   def _row(timestep: TimeStep, action: Array, extras: Any) -> Row:
     step_type = jnp.asarray(timestep.step_type, jnp.int8)
@@ -133,7 +150,7 @@ def make_replay(
       rows = rows._replace(observation=empty(example.observation, num_rows + 1))
     # Distinct arrays: state that is donated must not alias.
     counters = [jnp.zeros((), jnp.int32) for _ in range(3)]
-    return ReplayState(rows, jnp.zeros((num_rows * num_envs,), jnp.int32), *counters)
+    return ReplayState(rows, jnp.zeros((num_places,), jnp.int32), *counters)
 
   def add(
     state: ReplayState, timestep: TimeStep, action: Array, extras: Any, reads_done: Array | float = 0.0
@@ -147,7 +164,7 @@ def make_replay(
     position = state.num_added % num_rows
     # A row whose stack would reach an overwritten row is sampled no more; so the ring gives up frame_stack - 1 rows.
     newly_cut = state.num_added + frame_stack - 1
-    cut = jnp.sum(state.rows.step_type[newly_cut % num_rows] != LAST)
+    cut = jnp.sum(state.rows.step_type[newly_cut % num_rows] != LAST, dtype=jnp.int32)
     num_dropped = state.num_dropped + jnp.where(newly_cut >= num_rows, cut, 0)
     # XLA writes a ring in place only if everything that reads the old ring is computed before. Nothing else says so:
     # hence a value that depends on these reads, is never true, and that XLA cannot know to be false. What is made for
@@ -155,26 +172,31 @@ def make_replay(
     # where this leaves none.
     never = (jnp.isnan(reads_done) | (num_dropped < 0)) & (state.num_added < 0)
     row = jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), _row(timestep, action, extras))
-    rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), state.rows, row)
+    kinds = _end_abandoned(state, row.step_type)
+    rows = state.rows._replace(step_type=kinds)
+    rows = jax.tree.map(lambda r, x: jax.lax.dynamic_update_index_in_dim(r, x, position, 0), rows, row)
     starts, num_pushed = _push(state._replace(rows=rows), never)
-    return ReplayState(rows, starts, state.num_added + 1, num_pushed, num_dropped)
+    surplus = num_dropped - num_dropped % num_places
+    num_added = _rows_counted(state.num_added, 1, num_rows)
+    return ReplayState(rows, starts, num_added, num_pushed - surplus, num_dropped - surplus)
+
+  def _end_abandoned(state: ReplayState, step_type: Array) -> Array:
+    """Step types [C, E] whose newest row is LAST where FIRST steps follow; its discount stays, as in truncation."""
+    newest = (state.num_added - 1) % num_rows
+    before = state.rows.step_type[newest]
+    ended = jnp.where((step_type == FIRST) & (state.num_added > 0), jnp.int8(LAST), before)
+    return jax.lax.dynamic_update_index_in_dim(state.rows.step_type, ended, newest, 0)
 
   def _push(state: ReplayState, never: Array) -> tuple[Array, Array]:
     """Lists the entries of the row stored n steps before the newest that may start a transition."""
     ready = state.num_added - n_step  # never the newest row, since n >= 1
     position = ready % num_rows
     valid = (state.rows.step_type[position] != LAST) & (ready >= 0)  # [E]
-    rank = state.num_pushed + jnp.cumsum(valid) - 1
+    rank = state.num_pushed + jnp.cumsum(valid, dtype=jnp.int32) - 1
     # An invalid entry is written out of bounds, that is, not at all.
-    slots = jnp.where(valid, rank % (num_rows * num_envs), num_rows * num_envs)
-    entries = jnp.where(never, 0, position * num_envs + jnp.arange(num_envs))
-    return state.starts.at[slots].set(entries, mode='drop'), state.num_pushed + jnp.sum(valid)
-
-  def truncate(state: ReplayState) -> ReplayState:
-    """Makes the newest row LAST with its discount as it was, so that what comes next is another episode."""
-    newest = (state.num_added - 1) % num_rows
-    step_type = state.rows.step_type.at[newest].set(LAST)
-    return state._replace(rows=state.rows._replace(step_type=step_type))
+    slots = jnp.where(valid, rank % num_places, num_places)
+    entries = jnp.where(never, 0, position * num_envs + jnp.arange(num_envs, dtype=jnp.int32))
+    return state.starts.at[slots].set(entries, mode='drop'), state.num_pushed + jnp.sum(valid, dtype=jnp.int32)
 
   def size(state: ReplayState) -> Array:
     return state.num_pushed - state.num_dropped
@@ -186,7 +208,7 @@ def make_replay(
     chex.assert_rank(bits, 1)
     chex.assert_type(bits, jnp.uint32)
     rank = jax.lax.rem(bits, size(state).astype(jnp.uint32)).astype(jnp.int32)  # [B]
-    start = state.starts[(state.num_dropped + rank) % (num_rows * num_envs)]
+    start = state.starts[(state.num_dropped + rank) % num_places]
     position, env = start // num_envs, start % num_envs
     rows = state.rows
 
@@ -201,7 +223,11 @@ def make_replay(
       where = ((position + offset)[:, None] - back) % num_rows  # [B, F]
       begins = rows.step_type[where, env[:, None]] == FIRST
       later = jnp.cumsum(begins[:, ::-1], axis=1)[:, ::-1] - begins  # episodes that begin after a frame
-      index = jnp.where(later == 0, where, num_rows)  # or the blank row
+      padding: int | Array = num_rows  # the blank row
+      if frame_padding == 'first':
+        newest_start = frame_stack - 1 - jnp.argmax(begins[:, ::-1], axis=1, keepdims=True)  # [B, 1]
+        padding = jnp.take_along_axis(where, newest_start, axis=1)
+      index = jnp.where(later == 0, where, padding)
       return _stack(rows.observation, index, env, frame_layout.stack_axis)
 
     r_t, discount_t = at(rows.reward, 1), discount * at(rows.discount, 1)
@@ -223,12 +249,25 @@ def make_replay(
       extras_t=at(rows.extras, length),
     )
 
-  return Replay(init, add, sample, can_sample, size, truncate)
+  return Replay(init, add, sample, can_sample, size)
 
 
 def _as_float(x: Array) -> Array:
   """Numbers as floats: an environment may give rewards that are whole numbers."""
   return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x, jnp.float32)
+
+
+def _rows_counted(num_added: Array, more: Array | int, num_rows: int) -> Array:
+  """`num_added` after more rows, fewer than 2 num_rows."""
+  total = num_added + more
+  return jnp.where(total < 2 * num_rows, total, total % num_rows + num_rows)
+
+
+def count_rows(state: ReplayState, more: Array | int) -> ReplayState:
+  """Counts rows of a seed that rests, for which nothing is stored."""
+  num_rows = state.rows.step_type.shape[0]
+  more = jnp.where(jnp.asarray(more) < 2 * num_rows, more, more % num_rows + num_rows)
+  return state._replace(num_added=_rows_counted(state.num_added, more, num_rows))
 
 
 def stored_rows(state: ReplayState, part: Callable[[Row], Any] = lambda rows: rows) -> Any:

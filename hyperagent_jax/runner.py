@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hyperagent_jax.checks import check_stack
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.evaluation import Episodes, make_evaluator
+from hyperagent_jax.evaluation import MAX_EVAL_STEPS, Episodes, make_evaluator
 from hyperagent_jax.interaction import (
   CARRY_AXES,
+  MAX_COUNT,
   ActingDraws,
   Carry,
   Interaction,
@@ -25,7 +27,7 @@ from hyperagent_jax.interaction import (
   seed_key,
   stream_key,
 )
-from hyperagent_jax.replay import Replay
+from hyperagent_jax.replay import REPLAY_AXES, Replay, count_rows
 from hyperagent_jax.seeds import SEED_AXES, default_seed_axis, mesh_for, over_seeds, per_array, shardings
 from hyperagent_jax.types import (
   LEARNER_AXES,
@@ -92,6 +94,8 @@ class Run(Protocol):
   ) -> RunnerState:
     """Returns the state so many time steps later; the one given is donated.
 
+    ValueError if replay holds no whole transition yet, or a counter would outgrow an int32: see `MAX_COUNT`.
+
     Seeds whose entry of `active` [S] is False rest, as far as that saves time: where seeds are mapped they stay as they
     are, where they are vmapped they go on with the others.
     """
@@ -101,7 +105,10 @@ class Prefill(Protocol):
   """Acts at random and does not learn."""
 
   def __call__(self, state: RunnerState, num_steps: int, /) -> RunnerState:
-    """Returns the state so many time steps later; the one given is donated."""
+    """Returns the state so many time steps later; the one given is donated.
+
+    ValueError if a counter would outgrow an int32: see `MAX_COUNT`.
+    """
 
 
 class Evaluate(Protocol):
@@ -234,7 +241,7 @@ def make_resting_loop(
     learner, replay = state.carry.learner, state.carry.replay
     missed = schedule.num_updates_before(state.step + num_steps) - schedule.num_updates_before(state.step)
     learner = learner._replace(num_updates=learner.num_updates + missed)
-    replay = replay._replace(num_added=replay.num_added + num_steps)
+    replay = count_rows(replay, num_steps)
     return state._replace(step=state.step + num_steps, carry=state.carry._replace(learner=learner, replay=replay))
 
   return lambda state, num_steps, active: jax.lax.cond(active, train, rest, state, num_steps)
@@ -252,6 +259,7 @@ def make_runner(
   config: HyperAgentConfig,
   eval_environment: Environment | None = None,
   num_eval_episodes: int = 100,
+  max_eval_steps: int = MAX_EVAL_STEPS,
   devices: Sequence[jax.Device] | None = None,
   seed_axis: str | None = None,
 ) -> Runner:
@@ -264,17 +272,19 @@ def make_runner(
     config: reads num_envs, batch_size, update_ratio, max_abs_reward and prng_impl.
     eval_environment: for evaluation; the training environment by default.
     num_eval_episodes: episodes of one evaluation, each under an index of its own.
+    max_eval_steps: steps after which an evaluation cuts the episodes that have not ended.
     devices: devices to spread seeds over, all local ones by default; of these as many are used as divide S.
     seed_axis: 'map' or 'vmap', how one device runs several seeds; by default 'map' on CPU and 'vmap' elsewhere.
 
   Raises:
-    ValueError: on another seed_axis, or an environment made for another number of instances.
+    ValueError: on another seed_axis, or an environment made for another number of instances; and from `init`, if its
+      observations are not the stacks of frames that replay makes of them, or a seed is not in [0, 2^32).
   """
   devices = list(jax.local_devices() if devices is None else devices)
   seed_axis = seed_axis or default_seed_axis(devices)
   if seed_axis not in SEED_AXES:
     raise ValueError(f'seed_axis={seed_axis!r}: must be {" or ".join(SEED_AXES)}')
-  evaluator = make_evaluator(agent, eval_environment or environment, num_eval_episodes)
+  evaluator = make_evaluator(agent, eval_environment or environment, num_eval_episodes, max_eval_steps)
   interaction = make_interaction(agent, replay, environment.num_actions, config)
 
   def compiled(f: Callable[..., Any], in_axes: Any, out_axes: Any, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
@@ -291,7 +301,12 @@ def make_runner(
     return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))
 
   def restart(state: RunnerState, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
-    carry, losses = interaction.restart(state.key, state.carry, state.step, timestep)
+    """Goes on with new episodes: their FIRST steps end those under way, as truncated."""
+    learning, acting = (
+      interaction.draw_learning(state.key, state.step),
+      interaction.draw_acting(state.key, state.step + 1),
+    )
+    carry, losses = interaction.advance(state.carry, state.step, learning, timestep, acting, prefill=False)
     statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
     return RunnerState(state.step + 1, state.key, env_params, env_state, carry, statistics)
 
@@ -300,13 +315,21 @@ def make_runner(
   compiled_restart = compiled(restart, (STATE_AXES, 0, 0, 0), STATE_AXES, donate=(0,))
   compiled_evaluate = compiled(evaluator, (LEARNER_AXES, 0, 0), 0)
 
+  def first_steps(keys: PRNGKey, env_params: Any) -> tuple[Any, TimeStep]:
+    return compiled_reset(keys, jnp.zeros((), jnp.int32), env_params)
+
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
-    return compiled_start(keys, env_params, *compiled_reset(keys, jnp.zeros((), jnp.int32), env_params))
+    env_state, timestep = first_steps(keys, env_params)
+    if config.frame_stack > 1:
+      for stack in np.asarray(timestep.observation).reshape(-1, *timestep.observation.shape[2:]):
+        check_stack(stack, config.frame_stack, config.frame_padding, before=None)
+    return compiled_start(keys, env_params, env_state, timestep)
 
   def shape(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])  # a key's shape does not tell its generator
-    return jax.eval_shape(lambda: init(seeds, env_params))._replace(key=keys)
+    shapes = jax.eval_shape(lambda: compiled_start(keys, env_params, *first_steps(keys, env_params)))
+    return shapes._replace(key=keys)
 
   def evaluate(state: RunnerState, repeat: int = 0, params: Params | None = None) -> Episodes:
     keys = jax.vmap(lambda key: stream_key(key, state.step, Stream.EVALUATE))(state.key)
@@ -330,10 +353,26 @@ def make_runner(
     make_resting_loop(train_loop, interaction.schedule), (STATE_AXES, None, 0), STATE_AXES, donate=(0,)
   )
 
+  can_sample = jax.jit(jax.vmap(replay.can_sample, in_axes=(REPLAY_AXES,)))
+
+  def check_count(state: RunnerState, num_steps: int) -> None:
+    """Refuses what would make a counter overflow: interactions and updates count most."""
+    most = MAX_COUNT // max(config.num_envs, interaction.schedule.num_updates) - int(state.step)
+    if not 0 <= num_steps <= most:
+      raise ValueError(
+        f'num_steps={num_steps}: must be in [0, {max(0, most)}] at time step {int(state.step)} of {config.num_envs} '
+        f'environments with {config.update_ratio:g} updates a step, as far as counters go'
+      )
+
   def prefill(state: RunnerState, num_steps: int) -> RunnerState:
+    check_count(state, num_steps)
     return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32))
 
   def run(state: RunnerState, num_steps: int, active: Sequence[bool] | np.ndarray | None = None) -> RunnerState:
+    check_count(state, num_steps)
+    if not np.all(can_sample(state.carry.replay)):
+      least = config.n_step + 1
+      raise ValueError(f'replay holds no whole transition to learn from: prefill first, with at least {least} steps')
     count = jnp.asarray(num_steps, jnp.int32)
     # A branch is a select under vmap: resting would save nothing.
     if active is None or seed_axis == 'vmap':

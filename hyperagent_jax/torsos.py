@@ -76,6 +76,8 @@ class MLPTorso(nn.Module):
       kind = type(observation).__name__
       raise ValueError(f'observation is a {kind}: an MLP takes one array; join_with_prior takes a torso of your own')
     observation = jnp.asarray(observation)
+    if observation.size == 0:
+      raise ValueError(f'observation is of shape {observation.shape}: there is nothing in it')
     if observation.ndim == 0 and jnp.issubdtype(observation.dtype, jnp.integer):
       raise ValueError('observation is one integer: an MLP would take it for a quantity; it must be an array')
     x = jnp.ravel(observation).astype(jnp.float32)
@@ -143,6 +145,24 @@ def _activate(x: Array, bias: Array) -> Array:  # [..., O], [O]
   return nn.relu(x + bias.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
 
 
+def least_side(layers: tuple[ConvLayer, ...]) -> int:
+  """Pixels that a screen must have each way for layers to give a feature."""
+  side = 1
+  for layer in reversed(layers):
+    side = (side - 1) * layer.stride + layer.size
+  return side
+
+
+def _check_screens(shape: tuple[int, ...], layers: tuple[ConvLayer, ...]) -> None:
+  """Refuses what is no stack of frames that are large enough: [F, h, w], or [R, F, k, k] where they are cut."""
+  least = least_side(layers)
+  is_stack = len(shape) == 3 and min(shape[1:]) >= least and shape[0] >= 1
+  if not is_stack and not (len(shape) == 4 and min(shape) >= 1):
+    raise ValueError(
+      f'observation is of shape {shape}: must be [frames, height, width] with a height and width of at least {least}'
+    )
+
+
 class ScreenTorso(nn.Module):
   """Convolutions over a stack of frames, then an MLP.
 
@@ -162,6 +182,7 @@ class ScreenTorso(nn.Module):
   def __call__(self, observation: Array) -> Array:  # [F, h, w] or [R, F, k, k] uint8 -> [H]
     """Features of one stack of frames."""
     is_cut = observation.ndim == 4
+    _check_screens(observation.shape, self.layers)
     num_in, kernels, biases = observation.shape[1 if is_cut else 0], [], []
     for i, layer in enumerate(self.layers):
       shape = (layer.size, layer.size, num_in, layer.features)

@@ -7,8 +7,8 @@ import tempfile
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a thread per core of each library would only get in the way
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# The tests compile much and compute little: LLVM's optimisations cost twice the time of everything else, and XLA's newer
-# way to write loops for it as much again. Neither changes what is fused and what is written in place.
+# The tests compile much and compute little: LLVM's optimisations cost twice the time of everything else, and XLA's
+# newer way to write loops for it as much again. Neither changes what is fused and what is written in place.
 flags = os.environ.get('XLA_FLAGS', '')
 for name, value in (('xla_backend_optimization_level', '0'), ('xla_cpu_use_fusion_emitters', 'false')):
   if name not in flags:

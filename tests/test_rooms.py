@@ -14,7 +14,7 @@ FLOORS = (
   ('config', 'envs.adapters', 'envs.history', 'scores.atari'),
   ('presets', 'networks', 'envs.atari', 'envs.bsuite'),
   ('agent', 'scores.bsuite'),
-  ('build', 'evaluation'),
+  ('build', 'evaluation', 'checks'),
   ('interaction', 'baselines', 'tabular'),
   ('runner', 'host'),
 )

@@ -6,20 +6,23 @@ The protocol is the paper's (B.1): every 20,000 interactions 10 whole games, and
 parameters of each seed. --game also takes several games and the suites suite26, suite29, suite55 and hard8.
 """
 
+import pathlib
 from collections.abc import Callable
+from typing import Any
 
 from experiments.atari.report import aggregate_table, game_table, published_table
-from experiments.atari.settings import define_flags, read_settings
+from experiments.atari.settings import Settings, define_flags, read_settings
 from experiments.atari.training import COLUMNS, check_memory, train_games
-from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.cli import check_installed, start_main
 from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
 from experiments.common.recording import TensorBoard
 from experiments.common.runs import open_folder
-from experiments.common.task import Files
-from experiments.common.training import open_results, open_tensorboard
+from experiments.common.signals import Signals
+from experiments.common.task import Files, History
+from experiments.common.training import end_of_training, open_results, open_tensorboard
 
 
 def import_figures() -> Callable[[str], str]:
@@ -41,35 +44,38 @@ def main() -> None:
   keep_compiled(s.output.compilation_cache_dir)
   set_num_devices(s.output.num_devices, s.run.num_seeds)
   check_memory(s)
-  settings = s.to_dict()
-  folder = open_folder(s.output, 'atari', settings)
-  results, resumed_at = open_results(s.output, folder, COLUMNS, s.games, settings)
-  signals, progress = Signals(s.output.max_minutes), Progress()
+  with open_folder(s.output, 'atari', s.to_dict()) as folder, Signals(s.output.max_minutes) as signals:
+    histories, rows = train_all(s, folder, signals)
+    end_of_training(signals, folder)
+    tables = (
+      game_table(rows, histories),
+      published_table(rows, s.games, s.train.max_interactions),
+      aggregate_table(rows),
+    )
+    print('\n\n'.join(tables))
+    if draw is not None:
+      print(draw(str(folder)))
+    print(f'results: {folder}')
+
+
+def train_all(s: Settings, folder: pathlib.Path, signals: Signals) -> tuple[dict[str, History], list[dict[str, Any]]]:
+  """Trains all games; returns their histories and their rows of scores.csv."""
+  settings, progress = s.to_dict(), Progress()
+  results, resumed = open_results(s.output, folder, COLUMNS, s.games, settings)
   tensorboards: dict[str, TensorBoard] = {}
 
   def files_of(game: str) -> Files:
     if game not in tensorboards:
-      tensorboards[game] = open_tensorboard(s.output, folder, game, resumed_at)
+      tensorboards[game] = open_tensorboard(s.output, folder, game, resumed)
     return Files(folder, results, tensorboards[game], settings, signals, progress)
 
   try:
-    histories, rows = train_games(s, folder, files_of)
+    return train_games(s, folder, files_of)
   finally:
-    results.close()
     for tensorboard in tensorboards.values():
       tensorboard.close()
-  tables = (
-    game_table(rows, histories),
-    published_table(rows, s.games, s.train.max_interactions),
-    aggregate_table(rows),
-  )
-  print('\n\n'.join(tables))
-  if draw is not None:
-    print(draw(str(folder)))
-  print(f'results: {folder}')
 
 
 def start() -> None:
   """Runs the binary with the flags of the command line."""
-  define_flags()
-  start_main(main, 'atari')
+  start_main(main, 'atari', define_flags)

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common import agents
-from experiments.common.runs import OutputConfig, RunConfig, settings_of
+from experiments.common.runs import OutputConfig, RunConfig, settings_of, validate_run
 from experiments.common.settings import config_from_flags, define_config_flags
 from hyperagent_jax import config, presets, scores
 from hyperagent_jax.baselines import SYSTEMS
@@ -15,7 +15,7 @@ from hyperagent_jax.envs import atari
 from hyperagent_jax.envs.atari import AtariConfig
 
 PRESETS = {'atari': presets.atari, 'atari_published_code': presets.atari_published_code, 'fast_cpu': presets.fast_cpu}
-_NOT_FLAGS = ('grid_size', 'prior_storage')  # of DeepSea only
+_NOT_FLAGS = ('grid_size', 'prior_storage', 'frame_padding')  # of DeepSea only; the emulators pad with blank frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +24,10 @@ class TrainConfig:
 
   game: str = field('pong', "Games, separated by commas, in ale-py's spelling, or a suite.")
   preset: str = field('atari', 'Settings from which the other flags depart.', choices=tuple(PRESETS))
-  max_interactions: int = field(100_000, 'Interactions per seed, 4 frames each.', low=1)
-  num_final_episodes: int = field(200, 'Games with the best parameters of each seed, at the end.', low=1)
+  max_interactions: int = field(100_000, 'Interactions per seed, 4 frames each.', low=1, high=10**9)
+  num_final_episodes: int = field(200, 'Games with the best parameters of each seed, at the end.', low=1, high=100_000)
   num_reference_episodes: int = field(
-    10, 'Games with random and with each constant action, for comparison; 0: none.', low=0
+    10, 'Games with random and with each constant action, for comparison; 0: none.', low=0, high=1_000
   )
 
 
@@ -60,7 +60,7 @@ class Settings:
   @property
   def seeds(self) -> tuple[int, ...]:
     """The seeds trained side by side."""
-    return tuple(range(self.run.first_seed, self.run.first_seed + self.run.num_seeds))
+    return self.run.seeds
 
   def to_dict(self) -> dict[str, Any]:
     """For config.json and to compare on resuming."""
@@ -79,7 +79,8 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> Settings:
   """
   groups = (_RUN, OutputConfig(), AtariConfig(), TrainConfig())
   run, output, env, train_config = (config_from_flags(group, flag_values) for group in groups)
-  for settings in (run, output, env, train_config):
+  validate_run(run)
+  for settings in (output, env, train_config):
     config.validate_fields(settings)
   settings_on_screens = SYSTEMS[run.agent].atari
   if settings_on_screens is None:

@@ -18,12 +18,14 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from experiments.atari.settings import parse_games
 from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.common.errors import OUT_OF_TIME
+from experiments.common.runs import folder_named
 from experiments.common.settings import config_from_flags, define_config_flags
 from hyperagent_jax import config
-from hyperagent_jax.config import field
+from hyperagent_jax.config import ConfigError, field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +33,15 @@ class StagesConfig:
   """What is studied, and for how long."""
 
   output_dir: str = field('runs/atari_study', 'Folder of the study.')
-  minutes: float = field(9.0, 'How long this call may take, but for the evaluation that is under way.', low=0.1)
+  minutes: float = field(
+    9.0, 'How long this call may take, but for the evaluation that is under way.', low=0.1, high=1e6
+  )
   games: str = field('suite26', 'Games of the second stage.')
   long_game: str = field('freeway', 'Game of the third stage.')
-  num_seeds: int = field(4, 'Seeds of the second and the third stage.', low=1)
-  throughput_seeds: tuple[int, ...] = field((1, 4, 16), 'Numbers of seeds of the first stage.', low=1)
-  interactions: int = field(100_000, 'Interactions of the second stage.', low=1)
-  long_interactions: int = field(2_000_000, 'Interactions of the third stage.', low=1)
+  num_seeds: int = field(4, 'Seeds of the second and the third stage.', low=1, high=10_000)
+  throughput_seeds: tuple[int, ...] = field((1, 4, 16), 'Numbers of seeds of the first stage.', low=1, high=10_000)
+  interactions: int = field(100_000, 'Interactions of the second stage.', low=1, high=10**9)
+  long_interactions: int = field(2_000_000, 'Interactions of the third stage.', low=1, high=10**9)
   arguments: str = field('', "Passed on to experiments.atari, such as '--preset=fast_cpu'.")
 
 
@@ -50,14 +54,33 @@ class Stage:
   resumable: bool  # whether it takes --max_minutes and --resume
 
 
+def words_of(text: str) -> list[str]:
+  """The arguments that are passed on.
+
+  Raises:
+    ConfigError: if quotes do not match.
+  """
+  try:
+    return shlex.split(text)
+  except ValueError as e:
+    raise ConfigError(f'--arguments={text}: cannot be split into words: {e}') from None
+
+
 def plan(c: StagesConfig) -> list[Stage]:
-  """The stages in their order."""
-  folder, python = pathlib.Path(c.output_dir), (sys.executable, '-m')
+  """The stages in their order.
+
+  Raises:
+    ConfigError: if there is no such game or folder, or the arguments cannot be read.
+  """
+  folder, python = folder_named(c.output_dir), (sys.executable, '-m')
+  arguments = words_of(c.arguments)
+  for games in (c.games, c.long_game):
+    parse_games(games)
 
   def training(name: str, games: str, interactions: int, checkpoint_period: int) -> Stage:
     command = [*python, 'experiments.atari', f'--game={games}', f'--num_seeds={c.num_seeds}']
     command += [f'--max_interactions={interactions}', f'--checkpoint_period={checkpoint_period}']
-    return Stage(name, (*command, f'--output_dir={folder / name}', *shlex.split(c.arguments)), resumable=True)
+    return Stage(name, (*command, f'--output_dir={folder / name}', *arguments), resumable=True)
 
   # A short look at each number of seeds, since this stage cannot be interrupted.
   seeds = ','.join(map(str, c.throughput_seeds))
@@ -119,11 +142,10 @@ def main() -> None:
     print(shlex.join(command), flush=True)
     return subprocess.run(command, check=False).returncode
 
-  status, text = run_stages(plan(c), pathlib.Path(c.output_dir), c.minutes, call)
+  status, text = run_stages(plan(c), folder_named(c.output_dir), c.minutes, call)
   print(f'atari_stages: {text}', flush=True)
   sys.exit(status)
 
 
 if __name__ == '__main__':
-  define_flags()
-  start_main(main, 'atari_stages')
+  start_main(main, 'atari_stages', define_flags)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import pathlib
 import time
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,33 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.atari.games import constant_returns, play, random_returns
-from experiments.atari.report import (
-  normalized,
-  read_scores,
-  score_rows,
-  write_scores,
-)
+from experiments.atari.report import normalized, read_scores, score_rows, write_scores
 from experiments.atari.settings import Settings
-from experiments.common import checkpoint
-from experiments.common.devices import available_memory, chosen_devices
+from experiments.common import checkpoint, memory
+from experiments.common.devices import chosen_devices
 from experiments.common.files import write_atomically
 from experiments.common.recording import RESULT_COLUMNS
 from experiments.common.task import Files, History, Kept, Task, checkpoints_of
-from experiments.common.training import finished_history, stopped, train
+from experiments.common.training import finished_record, stopped, train
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.build import make_replay_for
-from hyperagent_jax.config import ConfigError
 from hyperagent_jax.envs import atari
-from hyperagent_jax.interaction import make_interaction, seed_key
 from hyperagent_jax.replay import Replay
 from hyperagent_jax.runner import Runner, make_runner
 from hyperagent_jax.seeds import default_seed_axis, num_devices_used
-from hyperagent_jax.types import Agent, TimeStep
+from hyperagent_jax.types import Agent
 
-COLUMNS = (*RESULT_COLUMNS, 'game', 'loss', 'grad_norm')
-
-
-_SPARE_BYTES = 1 << 30  # for programs, batches and the emulators
+COLUMNS = (*RESULT_COLUMNS, 'game', 'loss', 'grad_norm', 'eval_num_cut')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +57,22 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   num_envs, num_eval_episodes = s.agent.num_envs, s.run.num_eval_episodes
   games = atari.make_atari(game, s.env, len(s.seeds), num_envs, num_eval_episodes, num_groups, s.agent.frame_stack)
   runner = make_runner(
-    agent, games.environment, replay, s.agent, games.eval_environment, num_eval_episodes, devices, seed_axis
+    agent,
+    games.environment,
+    replay,
+    s.agent,
+    games.eval_environment,
+    num_eval_episodes,
+    s.run.max_eval_steps,
+    devices,
+    seed_axis,
   )
   task = Task(
     name=game,
     environment_name=games.environment.name,
     agent_name=s.run.agent,
     seeds=s.seeds,
+    key_seeds=tuple(game_seed(game, seed) for seed in s.seeds),
     env_params=games.params,
     episode_length=None,
     num_envs=num_envs,
@@ -87,22 +87,16 @@ def make_trainer(game: str, s: Settings) -> Trainer:
   return Trainer(task, agent, runner)
 
 
+def game_seed(game: str, seed: int) -> int:
+  """What a seed's random numbers derive from: no two games share them, so that scores of games are independent."""
+  return zlib.crc32(f'{game} {seed}'.encode())
+
+
 def placement(s: Settings) -> tuple[list[jax.Device], str, int]:
   """The devices, how each runs its seeds, and how many of them serve."""
   devices = chosen_devices(s.output.num_devices)
   seed_axis = default_seed_axis(devices) if s.output.seed_axis == 'auto' else s.output.seed_axis
   return devices, seed_axis, num_devices_used(len(s.seeds), len(devices))
-
-
-def state_bytes(game: str, s: Settings) -> int:
-  """Bytes of the state of all seeds, nearly all of it replay."""
-  agent, replay, num_actions = make_agent(game, s)
-  interaction = make_interaction(agent, replay, num_actions, s.agent)
-  screens = jnp.zeros((s.agent.num_envs, s.agent.frame_stack, s.env.screen_size, s.env.screen_size), jnp.uint8)
-  per_env = jnp.zeros((s.agent.num_envs,))
-  timestep = TimeStep(per_env.astype(jnp.int32), per_env, per_env, screens)
-  carry = jax.eval_shape(interaction.start, seed_key(0, s.agent.prng_impl), timestep)
-  return len(s.seeds) * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(carry))
 
 
 def check_memory(s: Settings) -> None:
@@ -112,19 +106,13 @@ def check_memory(s: Settings) -> None:
     ConfigError: naming what it takes and what there is.
   """
   devices, seed_axis, num_devices = placement(s)
-  state = max(state_bytes(game, s) for game in s.games)
-  if devices[0].platform == 'cpu':
-    # Saving and restoring hold a copy; so does a loop over a device's seeds, of what goes in while it comes out.
-    copies = 3 if seed_axis == 'map' and num_devices < len(s.seeds) else 2
-    needed = copies * state + _SPARE_BYTES
-  else:
-    needed = state // num_devices + _SPARE_BYTES
-  available = available_memory()
-  if needed > available:
-    raise ConfigError(
-      f'--replay_capacity={s.agent.replay_capacity}: {len(s.seeds)} seeds take about {needed / 1e9:.1f} GB of memory '
-      f'({state / 1e9:.1f} GB of state) and {available / 1e9:.1f} GB are free; must be lower, or --num_seeds'
-    )
+  screens = (s.agent.frame_stack, s.env.screen_size, s.env.screen_size)
+  timestep = memory.first_step(s.agent.num_envs, screens, jnp.uint8)
+  game = max(s.games, key=lambda game: atari.num_actions_of(game, s.env))
+  agent, replay, num_actions = make_agent(game, s)
+  measure = lambda: memory.seed_bytes(agent, replay, s.agent, num_actions, timestep)
+  flag = f'--replay_capacity={s.agent.replay_capacity}'
+  memory.check(flag, len(s.seeds), devices, seed_axis == 'map', num_devices, measure)
 
 
 def save_best(folder: pathlib.Path, trainer: Trainer, kept: Kept) -> None:
@@ -164,19 +152,23 @@ def train_games(
   s: Settings, folder: pathlib.Path, files_of: Callable[[str], Files]
 ) -> tuple[dict[str, History], list[dict[str, Any]]]:
   """Trains the games that are not finished, one after the other; returns histories and rows of scores.csv of all."""
-  rows = read_scores(folder) if s.output.resume else []
+  before = read_scores(folder) if s.output.resume else []  # checkpoints of formats 1 and 2 do not have them
+  rows: list[dict[str, Any]] = []
   histories: dict[str, History] = {}
   for game in s.games:
-    history = finished_history(folder, game) if s.output.resume else None
-    if history is None or not any(row['game'] == game for row in rows):
+    record = finished_record(folder, game) if s.output.resume else None
+    mine = [] if record is None else record.get('scores', [row for row in before if row['game'] == game])
+    if record is not None and mine:
+      history = History(**record['history'])
+    else:
       files = files_of(game)
       stop = files.signals.stop()
       if stop is not None and histories:
         raise stopped(stop, folder, f'before {game}')
       history, mine = train_game(game, s, files)
-      rows = [row for row in rows if row['game'] != game] + mine
-      write_scores(folder, rows)
       # What is left of a finished game is small, or a suite would fill the disk with replay.
-      checkpoint.drop_arrays(checkpoints_of(folder, game), history.saved_step)
+      checkpoint.finish(checkpoints_of(folder, game), history.saved_step, {'scores': mine})
     histories[game] = history
-  return histories, [row for game in s.games for row in rows if row['game'] == game]
+    rows += mine
+    write_scores(folder, rows)
+  return histories, rows

@@ -22,15 +22,17 @@ from experiments.bsuite.settings import (
   without_mnist_if_missing,
 )
 from experiments.bsuite.task import Files, History
-from experiments.bsuite.training import batches, train_batches, unfinished
+from experiments.bsuite.training import batches, check_memory, train_batches, unfinished
 from experiments.common import agents
-from experiments.common.cli import Signals, check_installed, start_main
+from experiments.common.cli import check_installed, start_main
 from experiments.common.compilation import keep_compiled
 from experiments.common.devices import make_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress, format_duration
 from experiments.common.runs import OutputConfig, open_folder, settings_of
+from experiments.common.signals import Signals
 from experiments.common.tables import format_table
+from experiments.common.training import end_of_training
 from hyperagent_jax.baselines.config import refuse_unread
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.scores.bsuite import LOG_FILES
@@ -92,16 +94,19 @@ def main() -> None:
   write_report = import_report() if output.figures else None
   settings = {**agents.to_dict(run.agent, agent), **settings_of(run), 'driver': values.driver}
   del settings['checkpoint_minutes']  # may change when a run is gone on with
-  folder = open_folder(output, 'bsuite', settings, results=LOG_FILES)
-  files = Files(folder, settings, output, Signals(output.max_minutes), Progress())
-  left = unfinished(todo, run, folder)
-  train = train_on_host if values.driver == 'host' else train_batches
-  histories = {batch.name: took for batch, took in train(left, agent, run, files)}
-  print(summary(histories))
-  if write_report is not None:
-    for path in write_report({run.agent: folder}, folder):
-      print(path)
-  print(f'results: {folder}')
+  check_memory(todo, agent, run, output)
+  opened = open_folder(output, 'bsuite', settings, results=LOG_FILES)
+  with opened as folder, Signals(output.max_minutes) as signals:
+    files = Files(folder, settings, output, signals, Progress())
+    left = unfinished(todo, run, folder)
+    train = train_on_host if values.driver == 'host' else train_batches
+    histories = {batch.name: took for batch, took in train(left, agent, run, files)}
+    end_of_training(signals, folder)
+    print(summary(histories))
+    if write_report is not None:
+      for path in write_report({run.agent: folder}, folder):
+        print(path)
+    print(f'results: {folder}')
   diverged = ', '.join(bsuite_id for took in histories.values() for bsuite_id in took.nonfinite)
   if diverged:
     raise FloatingPointError(f'{diverged}: the loss was not finite; the scores are of what was played all the same')
@@ -109,5 +114,4 @@ def main() -> None:
 
 def start() -> None:
   """Runs the binary with the flags of the command line."""
-  define_flags()
-  start_main(main, 'bsuite')
+  start_main(main, 'bsuite', define_flags)

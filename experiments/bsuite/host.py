@@ -18,7 +18,7 @@ from experiments.bsuite.logs import log_path, write_log
 from experiments.bsuite.settings import BsuiteConfig, num_episodes, seed_of, settings_for, shows_cells
 from experiments.bsuite.task import Batch, Files, History
 from experiments.bsuite.training import is_finished
-from experiments.common.cli import warn
+from experiments.common.console import warn
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.build import make_replay_for

@@ -31,6 +31,7 @@ from experiments.bsuite.tables import (
 )
 from experiments.common.cli import start_main
 from experiments.common.files import write_atomically
+from experiments.common.runs import folder_named
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.scores.bsuite import LOG_FILES, tags_of
 
@@ -161,9 +162,9 @@ def agent_folders(entries: Sequence[str], output: pathlib.Path) -> dict[str, pat
       raise ConfigError(f'--agents={entry}: must be NAME=FOLDER, several separated by commas')
     if name in folders:
       raise ConfigError(f'--agents={entry}: {name} comes twice; names must differ')
-    if not pathlib.Path(folder).is_dir():
+    folders[name] = folder_named(folder, 'agents')
+    if not folders[name].is_dir():
       raise ConfigError(f'--agents={entry}: there is no folder {folder}')
-    folders[name] = pathlib.Path(folder)
   if entries:
     return folders
   inside = sorted(output.iterdir()) if output.is_dir() else []
@@ -185,7 +186,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 def main() -> None:
   """Prints the scores and writes the report."""
-  output = pathlib.Path(flags.FLAGS.output_dir)
+  output = folder_named(flags.FLAGS.output_dir)
   folders = agent_folders(flags.FLAGS.agents, output)
   agents = read_agents(folders, flags.FLAGS.common)
   print(score_table(agents))
@@ -194,5 +195,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  define_flags()
-  start_main(main, 'bsuite_report')
+  start_main(main, 'bsuite_report', define_flags)

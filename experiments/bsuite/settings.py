@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.common import agents
-from experiments.common.cli import warn
+from experiments.common.console import warn
 from experiments.common.runs import OutputConfig
-from experiments.common.settings import config_from_flags, define_config_flags
+from experiments.common.settings import config_from_flags, define_config_flags, define_integer
 from hyperagent_jax import config, presets
 from hyperagent_jax.baselines import SYSTEMS, RivalConfig
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
 from hyperagent_jax.envs import bsuite as envs
+from hyperagent_jax.interaction import LAST_SEED
 
 # What the environment fixes, and what is for screens only.
 _NOT_FLAGS = (
-  *('torso', 'grid_size', 'prior_storage', 'num_envs', 'max_abs_reward'),
+  *('torso', 'grid_size', 'prior_storage', 'num_envs', 'max_abs_reward', 'frame_padding'),
   *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
 )
 
@@ -31,9 +32,10 @@ class BsuiteConfig:
     0,
     "Of all randomness but that of bsuite's own environments; every id makes its own of it.",
     low=0,
+    high=LAST_SEED,
   )
-  num_episodes: int = field(0, "Episodes of each id; 0: bsuite's own number, which scores are for.", low=0)
-  checkpoint_minutes: float = field(10.0, 'Minutes between checkpoints of what is under way.', low=0.01)
+  num_episodes: int = field(0, "Episodes of each id; 0: bsuite's own number, which scores are for.", low=0, high=10**6)
+  checkpoint_minutes: float = field(10.0, 'Minutes between checkpoints of what is under way.', low=0.001, high=1e6)
   mnist_dir: str = field(envs.MNIST_DIR, "Folder of MNIST's two files; without them its experiments are skipped.")
 
 
@@ -46,7 +48,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   text = (
     'Of experiments, tags and SWEEP only ids whose numbers are multiples of it: 4 is a quarter that covers the whole.'
   )
-  flags.DEFINE_integer('every', 1, text, flag_values=flag_values)
+  define_integer('every', 1, text, flag_values)
   text = "'fused': in XLA; 'host': bsuite's own environments, one id after the other, of which none is checkpointed."
   flags.DEFINE_enum('driver', 'fused', ['fused', 'host'], text, flag_values=flag_values)
 
@@ -61,8 +63,8 @@ def ids_of(words: Sequence[str], every: int = 1) -> list[str]:
   Raises:
     ConfigError: if a word names nothing, or k is below 1.
   """
-  if every < 1:
-    raise ConfigError(f'--every={every}: must be at least 1')
+  if not 1 <= every <= 1_000:
+    raise ConfigError(f'--every={every}: must be from 1 to 1000')
   taken = lambda word, bsuite_id: '/' in word or int(bsuite_id.split('/')[1]) % every == 0
   chosen = {bsuite_id for word in words for bsuite_id in envs.parse_ids(word) if taken(word, bsuite_id)}
   if not chosen:

@@ -4,9 +4,9 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from experiments.common.cli import Signals
 from experiments.common.progress import Progress
 from experiments.common.runs import OutputConfig
+from experiments.common.signals import Signals
 from hyperagent_jax.envs import bsuite as envs
 
 

@@ -1,6 +1,7 @@
 """Training on ids of bsuite that share a program."""
 
 import concurrent.futures
+import functools
 import pathlib
 import queue
 import shutil
@@ -14,10 +15,11 @@ import numpy as np
 from experiments.bsuite.logs import episodes_logged, log_path, write_logs
 from experiments.bsuite.settings import BsuiteConfig, num_episodes, seed_of, settings_for
 from experiments.bsuite.task import Batch, Files, History
-from experiments.common import checkpoint
-from experiments.common.cli import warn
+from experiments.common import checkpoint, memory
+from experiments.common.console import warn
 from experiments.common.devices import chosen_devices
 from experiments.common.progress import format_duration
+from experiments.common.runs import OutputConfig
 from experiments.common.task import checkpoints_of
 from experiments.common.training import stopped
 from hyperagent_jax.baselines import SYSTEMS
@@ -26,6 +28,7 @@ from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.history import with_history
 from hyperagent_jax.runner import Runner, RunnerState, make_runner
+from hyperagent_jax.seeds import default_seed_axis
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
 
@@ -71,6 +74,31 @@ def make_batch_runner(
     devices=devices,
     seed_axis=None if seed_axis == 'auto' else seed_axis,
   )
+
+
+def check_memory(todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, output: OutputConfig) -> None:
+  """Refuses, before anything is made, a batch that would not fit.
+
+  Raises:
+    ConfigError: naming what it takes and what there is.
+  """
+  devices = chosen_devices(output.num_devices)
+  seed_axis = default_seed_axis(devices) if output.seed_axis == 'auto' else output.seed_axis
+
+  @functools.cache
+  def measure(settings: HyperAgentConfig, shape: tuple[int, ...], dtype: str, num_actions: int) -> tuple[int, int]:
+    timestep = memory.first_step(settings.num_envs, shape, np.dtype(dtype))
+    made = SYSTEMS[run.agent].make(settings, num_actions)
+    return memory.seed_bytes(made, make_replay_for(settings), settings, num_actions, timestep)
+
+  for batch in todo:
+    settings, environment = settings_for(batch.tasks[0], agent), batch.tasks[0].environment
+    spec = environment.observation_spec
+    shape = spec.shape if settings.frame_stack == 1 else (settings.frame_stack, *spec.shape)
+    sizes = functools.partial(measure, settings, shape, str(spec.dtype), environment.num_actions)
+    flag = f'--bsuite_id={batch.tasks[0].bsuite_id} --replay_capacity={settings.replay_capacity}'
+    num_ids = len(batch.tasks)
+    memory.check(flag, num_ids, devices, seed_axis == 'map', min(len(devices), num_ids), sizes)
 
 
 def is_finished(folder: pathlib.Path, task: envs.BsuiteTask, run: BsuiteConfig) -> bool:
@@ -213,9 +241,10 @@ def _begin(
     restored = checkpoint.restore(directory, runner.shape(seeds, params), files.settings, warn)
     if restored is not None:
       return runner.place(restored.state, params)
-  state, missing = runner.init(seeds, params), agent.min_replay
+  # Blocking, so that whatever goes wrong does so here and not where a number is first looked at.
+  state, missing = jax.block_until_ready(runner.init(seeds, params)), agent.min_replay
   while missing > 0:  # steps that start an episode are no interactions
-    state = runner.prefill(state, missing)
+    state = jax.block_until_ready(runner.prefill(state, missing))
     missing = agent.min_replay - int(np.min(state.statistics.num_interactions))
   return state
 

@@ -9,6 +9,7 @@ leaves the checkpoint before untouched.
 import functools
 import json
 import pathlib
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from experiments.common.quiet import held_back
 from experiments.common.settings import config_differences
 from hyperagent_jax.config import ConfigError
 
-FORMAT = 2  # of what this version writes; manifests of version 0.1 have no number and are of format 1
+# Of what this version writes. Manifests of version 0.1 have no number and are of format 1; from 3 on a manifest has a
+# checksum of itself.
+FORMAT = 3
 # A part of an array's name now -> what it was in format 1.
 _NAMES_IN_FORMAT_1 = {
   'learner/prior_params': 'learner/prior',
@@ -76,6 +79,9 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: Any) -> Any:
     array, shape = arrays[name], jax.random.key_data(x).shape if _is_key(x) else x.shape
     if array.shape != shape:
       raise CheckpointError(f'{name} is of shape {array.shape} in the checkpoint, but {shape} in this run')
+    dtype = jnp.uint32 if _is_key(x) else x.dtype
+    if array.dtype != dtype:
+      raise CheckpointError(f'{name} is of dtype {array.dtype} in the checkpoint, but {dtype} in this run')
     data = jnp.asarray(array)
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x)) if _is_key(x) else data
 
@@ -100,10 +106,11 @@ def _checksums(folder: pathlib.Path) -> dict[str, int]:
 
 
 def _steps(folder: pathlib.Path) -> list[int]:
-  """Steps of the checkpoints in a folder, whole or not, newest first."""
+  """Steps of the checkpoints in a folder, whole or not, newest first; what else lies there is not ours."""
   if not folder.is_dir():
     return []
-  return sorted({int(p.stem) for p in folder.iterdir() if p.stem.isdigit()}, reverse=True)
+  ours = (re.fullmatch(r'([0-9]{12,})(\..*)?', path.name) for path in folder.iterdir())
+  return sorted({int(match[1]) for match in ours if match}, reverse=True)
 
 
 def _has_manifest(folder: pathlib.Path, step: int) -> bool:
@@ -147,9 +154,9 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     _remove(folder, step)
     with held_back(), ocp.PyTreeCheckpointer() as checkpointer:
       checkpointer.save(path, arrays)
-    whole = {'format': FORMAT, 'config': config, 'record': record, 'files': _checksums(path)}
     # The manifest comes last and at once: without it the checkpoint does not count.
-    write_atomically(path.with_suffix('.json'), json.dumps(whole, indent=1).encode())
+    manifest = {'format': FORMAT, 'config': config, 'record': record, 'files': _checksums(path)}
+    write_atomically(path.with_suffix('.json'), _manifest_text(manifest))
   except (OSError, ValueError, RuntimeError) as e:
     raise CheckpointError(f'{folder}: cannot save the checkpoint of step {step}: {_first_line(e)}') from e
   finished = [s for s in _steps(folder) if s <= step and _has_manifest(folder, s)]
@@ -158,10 +165,38 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     _remove(folder, other)
 
 
+def _manifest_text(manifest: dict[str, Any]) -> bytes:
+  """A manifest as it is written, with a checksum of all the rest of it."""
+  manifest = json.loads(json.dumps(manifest))  # as it will be read, keys in words and tuples as lists
+  return json.dumps({**manifest, 'checksum': _checksum_of(manifest)}, indent=1).encode()
+
+
+def _checksum_of(manifest: dict[str, Any]) -> int:
+  """CRC-32 of a manifest's entries; their order and layout do not matter."""
+  rest = {name: value for name, value in manifest.items() if name != 'checksum'}
+  return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def _parse_manifest(data: bytes) -> dict[str, Any]:
+  """A manifest from its text; ValueError if it is none, or damaged."""
+  manifest = json.loads(data)
+  if not isinstance(manifest, dict) or not {'config', 'record', 'files'} <= set(manifest):
+    raise ValueError('its manifest is not one')
+  number = manifest.setdefault('format', 1)
+  if not isinstance(number, int) or number < 1:
+    raise ValueError(f'its manifest is of format {number}')
+  for name in ('config', 'record', 'files'):
+    if not isinstance(manifest[name], dict):
+      raise ValueError(f"its manifest's {name} is a {type(manifest[name]).__name__}")
+  if (number >= 3 or 'checksum' in manifest) and manifest.get('checksum') != _checksum_of(manifest):
+    raise ValueError('its manifest is not as it was written')
+  return manifest
+
+
 def _change_manifest(path: pathlib.Path, changes: dict[str, Any]) -> None:
   try:
-    manifest = json.loads(path.read_bytes())
-    write_atomically(path, json.dumps({**manifest, **changes}, indent=1).encode())
+    manifest = _parse_manifest(path.read_bytes())
+    write_atomically(path, _manifest_text({**manifest, **changes}))
   except (OSError, ValueError) as e:
     raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
 
@@ -175,14 +210,24 @@ def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
   _change_manifest(pathlib.Path(directory).absolute() / f'{step:012d}.json', {'record': record})
 
 
-def drop_arrays(directory: str, step: int) -> None:
-  """Removes the arrays of a checkpoint and every other one; what it remembers stays. For a run that has finished.
+def finish(directory: str, step: int, results: dict[str, Any]) -> None:
+  """Removes the arrays of a checkpoint and every other one; what it remembers stays, with what came out.
+
+  Args:
+    directory: the folder of checkpoints of a task that has finished.
+    step: of its newest checkpoint.
+    results: added to what it remembers.
 
   Raises:
     CheckpointError: if there is no such checkpoint or it cannot be written.
   """
   folder = pathlib.Path(directory).absolute()
-  _change_manifest(folder / f'{step:012d}.json', {'files': {}})
+  path = folder / f'{step:012d}.json'
+  try:
+    record = _parse_manifest(path.read_bytes())['record']
+  except (OSError, ValueError) as e:
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+  _change_manifest(path, {'files': {}, 'record': {**record, **results}})
   for other in _steps(folder):
     if other != step:
       _remove(folder, other)
@@ -196,10 +241,7 @@ def _read_manifest(folder: pathlib.Path, step: int) -> dict[str, Any]:
     OSError or ValueError: if it is damaged or partial.
   """
   path = folder / f'{step:012d}'
-  manifest = json.loads(path.with_suffix('.json').read_bytes())
-  if not isinstance(manifest, dict) or not {'config', 'record', 'files'} <= set(manifest):
-    raise ValueError('its manifest is not one')
-  manifest.setdefault('format', 1)
+  manifest = _parse_manifest(path.with_suffix('.json').read_bytes())
   found = _checksums(path) if manifest['files'] else {}  # none where they were dropped
   bad = sorted(name for name in set(found) | set(manifest['files']) if found.get(name) != manifest['files'].get(name))
   if bad:

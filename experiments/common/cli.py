@@ -1,52 +1,21 @@
-"""What all binaries share: flags, errors as one line, and signals."""
+"""What all binaries share: flags, and errors as one line."""
 
-import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import NoReturn
 
+import jax
 from absl import app, flags, logging
+from jax.errors import JaxRuntimeError
 
-from experiments.common.errors import OUT_OF_TIME, CheckpointError, Stopped
+from experiments.common.console import say, warn
+from experiments.common.errors import CheckpointError, Stopped
 from experiments.common.extras import missing
 from hyperagent_jax.config import ConfigError
 
-
-class Signals:
-  """Remembers SIGTERM and Ctrl-C, so that a run can stop between chunks; a second Ctrl-C stops at once."""
-
-  def __init__(self, max_minutes: float = 0.0) -> None:
-    """Listens; `max_minutes` above 0 asks for a stop too, after that time."""
-    self.received: int | None = None
-    self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else float('inf')
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, self._handle)
-
-  def _handle(self, number: int, frame: Any) -> None:
-    del frame
-    if self.received is not None and number == signal.SIGINT:
-      raise KeyboardInterrupt
-    self.received = number
-    print(f'{signal.Signals(number).name}: stopping after this chunk of steps', file=sys.stderr, flush=True)
-
-  def ask_to_stop(self) -> None:
-    """Makes everything that asks stop at its next chunk, as a signal would."""
-    self._deadline = -float('inf')
-
-  def stop(self) -> tuple[int, str] | None:
-    """Exit status and reason if the run should stop now."""
-    if self.received is not None:
-      return 128 + self.received, f'signal {self.received}'
-    if time.monotonic() > self._deadline:
-      return OUT_OF_TIME, '--max_minutes'
-    return None
-
-
-def warn(text: str) -> None:
-  """One line for the user."""
-  print(f'warning: {text}', file=sys.stderr, flush=True)
+# Flags that absl itself defines when an application first runs.
+_OF_ABSL = frozenset({'help', 'helpshort', 'helpfull', 'helpxml', '?'})
 
 
 def check_installed(flag: str, modules: Collection[str]) -> None:
@@ -72,8 +41,23 @@ def _list_in_help(values: flags.FlagValues) -> None:
         values.register_key_flag_for_module(sys.argv[0], flag)
 
 
-def start_main(main: Callable[[], None], program: str) -> None:
-  """Runs a binary: every foreseen error is one line on standard error and exit status 1."""
+def start_main(
+  main: Callable[[], None],
+  program: str,
+  define_flags: Callable[[], None] = lambda: None,
+  argv: Sequence[str] | None = None,
+) -> None:
+  """Runs a binary: every foreseen error is one line on standard error and exit status 1.
+
+  It can be called again in the same process, for the same program or another one, and from any thread: the flags that
+  it defines and what it changes of the interpreter are gone when it ends.
+
+  Args:
+    main: what the binary does once its flags are parsed.
+    program: its name, before every line.
+    define_flags: makes its flags.
+    argv: the program and its arguments; by default those of the command line.
+  """
 
   def parse(argv: list[str]) -> list[str]:
     _list_in_help(flags.FLAGS)
@@ -81,6 +65,8 @@ def start_main(main: Callable[[], None], program: str) -> None:
       rest = flags.FLAGS(argv)
     except flags.Error as e:
       sys.exit(f'{program}: {" ".join(str(e).split())}')
+    except UnicodeDecodeError:
+      sys.exit(f'{program}: --flagfile: is not a text file')
     if rest[1:]:
       sys.exit(f'{program}: {rest[1]}: not a flag; flags are --name=value, and --help lists them')
     return rest
@@ -88,18 +74,49 @@ def start_main(main: Callable[[], None], program: str) -> None:
   def guarded(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)  # orbax reports every save
-    # TensorBoard events are written by a thread, whose errors would be printed as tracebacks.
-    threading.excepthook = lambda e: warn(f'in the background: {e.exc_type.__name__}: {e.exc_value}')
+    if jax.config.values['jax_enable_x64']:
+      warn('JAX_ENABLE_X64 is on; this binary computes in 32 bits all the same')
+      jax.config.update('jax_enable_x64', False)
     try:
       main()
     except Stopped as e:
-      print(f'{program}: {e}', file=sys.stderr)
+      say(f'{program}: {e}\n')
       sys.exit(e.status)
     except (ConfigError, CheckpointError, FloatingPointError) as e:
-      sys.exit(f'{program}: {e}')
+      fail(program, str(e))
     except OSError as e:
-      sys.exit(f'{program}: {e.filename or "output"}: {e.strerror or e}')
+      fail(program, f'{e.filename or "output"}: {e.strerror or e}')
     except KeyboardInterrupt:
-      sys.exit(f'{program}: stopped at once; the latest checkpoint stands')
+      fail(program, 'stopped at once; the latest checkpoint stands')
+    except (MemoryError, JaxRuntimeError) as e:
+      if not is_out_of_memory(e):
+        raise
+      fail(program, f'out of memory; smaller sizes or fewer seeds take less ({first_line(e)})')
 
-  app.run(guarded, flags_parser=parse)
+  defined, hook = set(flags.FLAGS), threading.excepthook
+  # TensorBoard events are written by a thread, whose errors would be printed as tracebacks.
+  threading.excepthook = lambda e: warn(f'in the background: {e.exc_type.__name__}: {e.exc_value}')
+  try:
+    define_flags()
+    app.run(guarded, None if argv is None else list(argv), flags_parser=parse)
+  finally:
+    threading.excepthook = hook
+    for name in set(flags.FLAGS) - defined - _OF_ABSL:
+      if name in flags.FLAGS:  # a short name goes with its flag
+        delattr(flags.FLAGS, name)
+
+
+def fail(program: str, text: str) -> NoReturn:
+  """Ends a binary with one line on standard error and exit status 1."""
+  sys.exit(f'{program}: {text}')
+
+
+def is_out_of_memory(e: BaseException) -> bool:
+  """Whether an error says that there is not memory enough, of the host or of a device."""
+  return isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e) or 'out of memory' in str(e).lower()
+
+
+def first_line(e: BaseException) -> str:
+  """The beginning of what an error says."""
+  lines = str(e).strip().splitlines()
+  return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__

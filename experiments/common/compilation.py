@@ -7,7 +7,7 @@ import tempfile
 import jax
 from absl import flags
 
-from experiments.common.cli import warn
+from experiments.common.console import warn
 
 DEFAULT_DIR = '~/.cache/hyperagent_jax/compiled'
 HELP = (

@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from experiments.common.cli import warn
+from experiments.common.console import warn
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.seeds import num_cores, num_devices_used
 

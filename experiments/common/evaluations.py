@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.common.console import warn
 from experiments.common.runs import RunConfig
 from experiments.common.task import Files, History, Kept, Task
 from hyperagent_jax.runner import Runner, Statistics
@@ -25,7 +26,8 @@ def evaluate_and_write(
 ) -> Kept:
   """Evaluates all seeds, writes a row for each and keeps the parameters of those that have never been better."""
   state = kept.run
-  each = np.asarray(runner.evaluate(state).returns)  # [S, episodes]
+  played = jax.device_get(runner.evaluate(state))
+  each = played.returns  # [S, episodes]
   returns = each.mean(axis=1)
   s = jax.device_get(state.statistics)
   first = not history.num_episodes
@@ -34,8 +36,14 @@ def evaluate_and_write(
   for i, seed in enumerate(task.seeds):
     if task.solved_return is not None and returns[i] >= task.solved_return and str(seed) not in history.solved:
       history.solved[str(seed)] = [int(s.num_episodes[i]), int(s.num_interactions[i])]
-  rows = [_row(task, run, history, s, i, float(returns[i]), step_rate) for i in range(len(task.seeds))]
-  files.results.write(rows)
+  num_cut = played.cut.sum(axis=1)
+  if num_cut.any():
+    warn(f'{task.name}: {num_cut.sum()} evaluation episodes cut after --max_eval_steps={run.max_eval_steps:,} steps')
+  rows = []
+  for i in range(len(task.seeds)):
+    row = _row(task, run, history, s, i, float(returns[i]), step_rate)
+    rows.append({**row, 'eval_num_cut': int(num_cut[i])})
+  files.results.write(task.name, rows)
   files.tensorboard.write(int(np.min(s.num_interactions)), _means(history, rows))
   if kept.best is not None:
     if first:
@@ -97,6 +105,9 @@ def final_evaluation(
   while (done := len(history.final[0])) < task.num_final_episodes:
     repeat = 1 + done // run.num_eval_episodes  # 0 is the evaluation that chose these parameters
     missing = task.num_final_episodes - done
-    returns = np.asarray(runner.evaluate(kept.run, repeat=repeat, params=kept.best).returns)[:, :missing]
+    played = jax.device_get(runner.evaluate(kept.run, repeat=repeat, params=kept.best))
+    if played.cut.any():
+      warn(f'{task.name}: {played.cut.sum()} final episodes cut after --max_eval_steps={run.max_eval_steps:,} steps')
+    returns = played.returns[:, :missing]
     history.final = [[*old, *new.tolist()] for old, new in zip(history.final, returns, strict=True)]
     after_round()

@@ -4,6 +4,7 @@ Nothing else is imported here: a package's `__init__` asks before anything is im
 """
 
 import importlib.util
+import os
 import sys
 from collections.abc import Collection
 
@@ -53,6 +54,9 @@ def require(program: str, *extras: str, modules: Collection[str] | None = None) 
   Raises:
     ModuleNotFoundError: with the same line, where the package is imported otherwise.
   """
+  if _is_command():
+    # A notebook's own backend, which its commands inherit, may not even be there.
+    os.environ['MPLBACKEND'] = 'Agg'
   text = missing(*extras, modules=modules)
   if text and _is_command():
     sys.exit(f'{program}: {text}')

@@ -1,17 +1,80 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder that one run owns."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
+
+from experiments.common.console import warn
+from hyperagent_jax.config import ConfigError
+
+try:
+  import fcntl
+except ImportError:  # not on Windows
+  fcntl = None  # type: ignore[assignment]
+
+LOCK = '.lock'
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Makes errors of the system name the file, which a failed write alone does not."""
+  try:
+    yield
+  except OSError as e:
+    if e.filename is None and e.errno is not None:
+      raise OSError(e.errno, e.strerror, str(path)) from e
+    raise
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
   """Writes a file whole or not at all."""
   temporary = path.with_name(path.name + '.tmp')
   try:
-    with open(temporary, 'wb') as f:
+    with naming(path), open(temporary, 'wb') as f:
       f.write(data)
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def owned(folder: pathlib.Path, flag: str = 'output_dir') -> Iterator[None]:
+  """Makes a folder this process's own for as long as it lives, by a lock that dies with it.
+
+  Args:
+    folder: which; it is made if it is not there.
+    flag: the one that named it.
+
+  Raises:
+    ConfigError: if another process has it, or it cannot be written.
+  """
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+  except OSError as e:
+    raise ConfigError(f'--{flag}={folder}: cannot be written: {e.strerror}') from None
+  try:
+    _lock(lock, folder, flag)
+    yield
+  finally:
+    os.close(lock)
+
+
+def _lock(lock: int, folder: pathlib.Path, flag: str) -> None:
+  if fcntl is None:
+    warn(f'--{flag}={folder}: this system has no locks; nothing keeps a second run out of it')
+    return
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    owner = os.read(lock, 200).decode(errors='replace').strip() or 'which one is not known'
+    raise ConfigError(f'--{flag}={folder}: another run is writing there ({owner})') from None
+  except OSError as e:  # a network file system without them
+    warn(f'--{flag}={folder}: cannot be locked ({e.strerror}); nothing keeps a second run out of it')
+    return
+  with contextlib.suppress(OSError):  # a full disk has no room for a name, but the lock holds
+    os.ftruncate(lock, 0)
+    os.write(lock, f'process {os.getpid()} on {os.uname().nodename}\n'.encode())

@@ -1,9 +1,12 @@
 """A live progress line."""
 
+import contextlib
 import sys
 import threading
 import time
 from typing import TextIO
+
+from experiments.common.console import say
 
 
 class Progress:
@@ -11,8 +14,10 @@ class Progress:
 
   def __init__(self, stream: TextIO | None = None, seconds_between_lines: float = 10.0):
     """A progress line on a stream, standard error by default."""
-    self._stream = stream or sys.stderr
-    self._live = self._stream.isatty()
+    self._stream = stream or sys.stderr  # None where it was closed before the process started
+    self._live = False
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+      self._live = self._stream.isatty()
     self._period = seconds_between_lines
     self._last = -float('inf')
     self._width = 0
@@ -26,12 +31,11 @@ class Progress:
   def _show(self, text: str, final: bool) -> None:
     now = time.monotonic()
     if self._live:
-      self._stream.write('\r' + text.ljust(self._width) + ('\n' if final else ''))
+      say('\r' + text.ljust(self._width) + ('\n' if final else ''), self._stream)
       self._width = 0 if final else len(text)
     elif final or now - self._last >= self._period:
-      self._stream.write(text + '\n')
+      say(text + '\n', self._stream)
       self._last = now
-    self._stream.flush()
 
 
 def format_duration(seconds: float) -> str:

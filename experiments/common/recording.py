@@ -1,11 +1,14 @@
 """What a run writes down: results.csv and TensorBoard events."""
 
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 from experiments.common.cli import check_installed
+from experiments.common.console import warn
 from experiments.common.extras import EVENTS
+from experiments.common.files import naming, write_atomically
 from experiments.common.tables import csv_text
 
 # DQN Zoo's schema; environments add their own columns.
@@ -26,81 +29,149 @@ RESULT_COLUMNS = (
 
 
 class ResultsWriter:
-  """Appends rows to a CSV file so that a crash at any moment leaves whole rows, and resuming doubles none."""
+  """Appends rows to a CSV file so that a crash at any moment leaves whole rows, and resuming doubles none.
 
-  def __init__(self, path: str, columns: Sequence[str], length: int | None = None):
-    """Opens the file, creating it with its header.
+  Rows belong to tasks, and a task's checkpoint keeps them too: whatever happens to the file, it is made again from what
+  the checkpoints have, in the order of the tasks.
+  """
+
+  def __init__(self, path: str, columns: Sequence[str], parts: Mapping[str, str] | None = None):
+    """Opens the file.
 
     Args:
       path: the CSV file.
       columns: its columns, in order.
-      length: where to go on, as `length` returned it: what was written after that is cut off. None starts anew.
+      parts: task -> its rows so far, as `part` returned them; what else is in the file is dropped. None starts anew.
 
     Raises:
-      OSError: if the file cannot be written, or is shorter than `length`.
+      OSError: if the file cannot be written, or is there already where it should start anew.
     """
-    self._columns = tuple(columns)
-    if length is None:
-      self._file: BinaryIO = open(path, 'wb')
-      self._append([self._columns])
-      return
-    self._file = open(path, 'r+b')
-    if self._file.seek(0, os.SEEK_END) < length:
-      raise OSError(f'{path}: shorter than when the checkpoint was saved')
-    self._file.truncate(length)
-    self._file.seek(length)
+    self._path, self._columns = pathlib.Path(path), tuple(columns)
+    self._header = csv_text(self._columns)
+    self._parts = dict(parts or {})
+    if parts is None:
+      with naming(path), open(path, 'xb') as file:
+        file.write(self._header.encode())
+    else:
+      self._keep_if_changed()
+      self._write_anew()
+    self._left = os.stat(path)
 
   @property
-  def length(self) -> int:
-    """Bytes written so far."""
-    return self._file.tell()
+  def columns(self) -> tuple[str, ...]:
+    """The file's columns, in order."""
+    return self._columns
 
-  def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Appends rows, all or none where the system lets one write be whole, and forces them to disk."""
-    self._append([[row[c] for c in self._columns] for row in rows])
+  def part(self, task: str) -> str:
+    """A task's rows so far."""
+    return self._parts.get(task, '')
 
-  def _append(self, lines: Sequence[Sequence[Any]]) -> None:
-    start = self._file.tell()
+  def write(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Appends rows of a task, all or none where the system lets one write be whole, and forces them to disk."""
+    text = csv_text(*([row[c] for c in self._columns] for row in rows))
+    at_the_end = task not in self._parts or task == next(reversed(self._parts))  # rows of a task stand together
+    if self._is_as_left() and at_the_end:
+      self._append(text.encode())
+      self._parts[task] = self.part(task) + text
+    else:
+      self._parts[task] = self.part(task) + text
+      self._write_anew()
+    self._left = os.stat(self._path)
+
+  def _append(self, data: bytes) -> None:
+    with naming(self._path), open(self._path, 'ab') as file:
+      start = file.tell()
+      try:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+      except OSError:
+        os.ftruncate(file.fileno(), start)
+        raise
+
+  def _text(self) -> str:
+    return self._header + ''.join(self._parts.values())
+
+  def _is_as_left(self) -> bool:
+    """Whether nobody else has touched the file; one that was moved or changed is kept beside the new one."""
     try:
-      self._file.write(csv_text(*lines).encode())
-      self._file.flush()
-      os.fsync(self._file.fileno())
+      found = os.stat(self._path)
     except OSError:
-      os.ftruncate(self._file.fileno(), start)
-      raise
+      warn(f'{self._path}: is gone; written anew')
+      return False
+    if (found.st_ino, found.st_size) == (self._left.st_ino, self._left.st_size):
+      return True
+    self._set_aside()
+    return False
 
-  def close(self) -> None:
-    """Closes the file."""
-    self._file.close()
+  def _keep_if_changed(self) -> None:
+    """Looks for all rows in what is there: a run that was killed leaves them, and more after a task's last."""
+    try:
+      found = self._path.read_bytes()
+    except OSError:
+      warn(f'{self._path}: is gone; written anew from the checkpoints')
+      return
+    if not all(part.encode() in found for part in (self._header, *self._parts.values())):
+      self._set_aside()
+
+  def _set_aside(self) -> None:
+    aside = self._path.with_name(self._path.name + '.changed')
+    os.replace(self._path, aside)
+    warn(f'{self._path}: was changed by another program; kept as {aside.name}, and written anew')
+
+  def _write_anew(self) -> None:
+    write_atomically(self._path, self._text().encode())
 
 
 class TensorBoard:
   """TensorBoard events; a disabled one does nothing."""
 
-  def __init__(self, directory: str, enabled: bool, purge_step: int | None = None):
+  def __init__(
+    self, directory: str, enabled: bool, kept: Mapping[str, int] | None = None, purge_step: int | None = None
+  ):
     """Opens an event file.
 
     Args:
       directory: where event files go.
       enabled: whether to write at all.
-      purge_step: when resuming, the step from which earlier events are void.
+      kept: when resuming, the bytes of each file that stand, as `sizes` returned them: the rest is cut off.
+      purge_step: when resuming without them, the step from which earlier events are void.
 
     Raises:
       ConfigError: if tensorboardX is not installed.
     """
-    self._writer = None
+    self._writer, self._folder = None, pathlib.Path(directory)
     if not enabled:
       return
     check_installed('tensorboard', EVENTS)
     from tensorboardX import SummaryWriter
 
+    if kept is not None:
+      self._cut(kept)
     self._writer = SummaryWriter(directory, purge_step=purge_step)
+
+  def _cut(self, kept: Mapping[str, int]) -> None:
+    for path in self._files():
+      if path.name not in kept:
+        path.unlink()
+      elif path.stat().st_size > kept[path.name]:
+        os.truncate(path, kept[path.name])
+
+  def _files(self) -> list[pathlib.Path]:
+    return sorted(self._folder.glob('events.out.tfevents.*'))
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes scalars at a step."""
     if self._writer is not None:
       for name, value in scalars.items():
         self._writer.add_scalar(name, value, step)
+
+  def sizes(self) -> dict[str, int]:
+    """Forces to disk what was written, and returns the bytes of each event file, for a checkpoint to remember."""
+    if self._writer is None:
+      return {}
+    self._writer.flush()
+    return {path.name: path.stat().st_size for path in self._files()}
 
   def close(self) -> None:
     """Flushes and closes the file."""

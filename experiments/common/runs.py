@@ -6,14 +6,18 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 from experiments.common import compilation
-from experiments.common.files import write_atomically
+from experiments.common.console import warn
+from experiments.common.files import owned, write_atomically
 from experiments.common.settings import config_differences, config_to_dict
 from hyperagent_jax.baselines import SYSTEMS
-from hyperagent_jax.config import ConfigError, field
+from hyperagent_jax.config import ConfigError, field, validate_fields
+from hyperagent_jax.evaluation import MAX_EVAL_STEPS
+from hyperagent_jax.interaction import LAST_SEED, MAX_COUNT
 from hyperagent_jax.seeds import SEED_AXES
 
 
@@ -22,11 +26,30 @@ class RunConfig:
   """Settings of a run that are not the agent's."""
 
   agent: str = field('hyperagent', 'Which agent.', choices=tuple(SYSTEMS))
-  num_seeds: int = field(10, 'Seeds trained side by side.', low=1)
-  first_seed: int = field(0, 'The first of them; the others follow.', low=0)
-  eval_period: int = field(1_000, 'Interactions between evaluations.', low=1)
-  num_eval_episodes: int = field(100, 'Episodes of an evaluation.', low=1)
-  checkpoint_period: int = field(50_000, 'Interactions per seed between checkpoints.', low=1)
+  num_seeds: int = field(10, 'Seeds trained side by side.', low=1, high=10_000)
+  first_seed: int = field(0, 'The first of them; the others follow.', low=0, high=LAST_SEED)
+  eval_period: int = field(1_000, 'Interactions between evaluations.', low=1, high=MAX_COUNT)
+  num_eval_episodes: int = field(100, 'Episodes of an evaluation.', low=1, high=100_000)
+  max_eval_steps: int = field(
+    MAX_EVAL_STEPS, 'Steps after which an evaluation cuts the episodes that have not ended.', low=1, high=MAX_COUNT
+  )
+  checkpoint_period: int = field(50_000, 'Interactions per seed between checkpoints.', low=1, high=MAX_COUNT)
+
+  @property
+  def seeds(self) -> tuple[int, ...]:
+    """The seeds trained side by side."""
+    return tuple(range(self.first_seed, self.first_seed + self.num_seeds))
+
+
+def validate_run(run: RunConfig) -> None:
+  """Checks each field, and that there are so many seeds.
+
+  Raises:
+    ConfigError: one line that names the flag, its value and what is allowed.
+  """
+  validate_fields(run)
+  if run.seeds[-1] > LAST_SEED:
+    raise ConfigError(f'--first_seed={run.first_seed}: the last of {run.num_seeds} seeds must be at most {LAST_SEED}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +61,10 @@ class OutputConfig:
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
   max_minutes: float = field(
-    0.0, 'Stop with a checkpoint at the first opportunity after so many minutes, to be resumed; 0: never.', low=0.0
+    0.0,
+    'Stop with a checkpoint at the first opportunity after so many minutes, to be resumed; 0: never.',
+    low=0.0,
+    high=1e9,
   )
   seed_axis: str = field(
     'auto',
@@ -46,37 +72,53 @@ class OutputConfig:
     choices=('auto', *SEED_AXES),
   )
   num_devices: int = field(
-    0, 'Devices to spread seeds over, of which as many serve as divide their number; 0: all.', low=0
+    0, 'Devices to spread seeds over, of which as many serve as divide their number; 0: all.', low=0, high=10_000
   )
   compilation_cache_dir: str = field(compilation.DEFAULT_DIR, compilation.HELP)
 
 
-def open_folder(
-  output: OutputConfig, program: str, settings: dict[str, Any], results: str = 'results.csv'
-) -> pathlib.Path:
-  """The run's folder with its config.json; `results` are the files by which a run is known.
+def folder_named(text: str, flag: str = 'output_dir') -> pathlib.Path:
+  """The folder that a flag names; ~ is the user's home.
 
   Raises:
-    ConfigError: if it holds another run's results and resume is off, or cannot be written.
+    ConfigError: if it names nothing, or there is no such home.
+  """
+  if not text.strip():
+    raise ConfigError(f'--{flag}={text}: must name a folder')
+  if '\0' in text:
+    raise ConfigError(f'--{flag}: must not have a zero byte in it')
+  folder = pathlib.Path(os.path.expanduser(text))
+  if folder.parts[:1] and folder.parts[0].startswith('~'):
+    raise ConfigError(f'--{flag}={text}: there is no such home folder')
+  return folder
+
+
+@contextlib.contextmanager
+def open_folder(
+  output: OutputConfig, program: str, settings: dict[str, Any], results: str = 'results.csv'
+) -> Iterator[pathlib.Path]:
+  """The run's folder with its config.json, for this process alone; `results` are the files by which a run is known.
+
+  Raises:
+    ConfigError: if it holds another run's results and resume is off, another run is writing there, or it cannot be
+      written.
   """
   default = pathlib.Path('runs') / f'{program}_{time.strftime("%Y%m%d_%H%M%S")}_{os.getpid()}'
-  folder = pathlib.Path(output.output_dir) if output.output_dir else default
+  folder = folder_named(output.output_dir) if output.output_dir else default
   if output.resume and not output.output_dir:
     raise ConfigError('--resume: needs --output_dir, the folder of the run to go on with')
   if output.resume and not folder.is_dir():
     raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
-  if output.resume:
-    _check_settings(folder, settings)
-  if not output.resume and any(folder.glob(results)):
-    raise ConfigError(f'--output_dir={folder}: already holds a run; pass --resume to go on with it, or another folder')
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    if not output.resume:
+  with owned(folder):
+    if output.resume:
+      _check_settings(folder, settings)
+    elif any(folder.glob(results)):
+      advice = 'pass --resume to go on with it, or another folder'
+      raise ConfigError(f'--output_dir={folder}: already holds a run; {advice}')
+    else:
       text = json.dumps({**settings, 'versions': _versions()}, indent=2) + '\n'
       write_atomically(folder / 'config.json', text.encode())
-  except OSError as e:
-    raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
-  return folder
+    yield folder
 
 
 def _versions() -> dict[str, str]:
@@ -93,7 +135,10 @@ def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
   try:
     old = json.loads((folder / 'config.json').read_bytes())
   except (OSError, ValueError):
-    return  # checkpoints carry the settings too
+    old = None
+  if not isinstance(old, dict):
+    warn(f'{folder / "config.json"}: is gone or damaged; the checkpoints have the settings too')
+    return
   old.pop('versions', None)  # a run may go on after an upgrade
   changed = config_differences(old, json.loads(json.dumps(settings)))
   if changed:

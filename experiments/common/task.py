@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.common.cli import Signals
 from experiments.common.progress import Progress
 from experiments.common.recording import ResultsWriter, TensorBoard
+from experiments.common.signals import Signals
 from hyperagent_jax.runner import RunnerState, steps_for
 from hyperagent_jax.types import Params
 
@@ -31,7 +31,13 @@ class Task:
   frames_per_step: int = 1
   solved_return: float | None = None  # mean evaluation return from which a seed is solved, if there is one
   stop_when_solved: bool = False
+  # What each seed's random numbers derive from, where that is not the seed alone.
+  key_seeds: tuple[int, ...] = ()
   num_final_episodes: int = 0  # with which the best parameters of each seed are evaluated at the end; 0: not at all
+
+  def __post_init__(self) -> None:
+    """Fills in what is not given."""
+    object.__setattr__(self, 'key_seeds', self.key_seeds or self.seeds)
 
   def step_at(self, interactions: int) -> int:
     """The time step by which a seed has done so many interactions (see `steps_for`)."""

@@ -3,29 +3,38 @@
 import dataclasses
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.common import checkpoint
-from experiments.common.cli import warn
-from experiments.common.errors import Stopped
+from experiments.common.console import warn
+from experiments.common.errors import CheckpointError, Stopped
 from experiments.common.evaluations import evaluate_and_write, final_evaluation
+from experiments.common.files import naming
 from experiments.common.progress import format_duration
 from experiments.common.recording import ResultsWriter, TensorBoard
 from experiments.common.runs import OutputConfig, RunConfig
+from experiments.common.signals import Signals
 from experiments.common.task import Files, History, Kept, Task, checkpoints_of
 from hyperagent_jax.config import ConfigError
 from hyperagent_jax.runner import Runner, RunnerState
 
 
+class Resumed(NamedTuple):
+  """Where a run that is gone on with stands."""
+
+  interactions: dict[str, int]  # of each task's newest whole checkpoint, 0 for none
+  events: dict[str, dict[str, int]]  # its event files and their lengths then
+
+
 def open_results(
   output: OutputConfig, folder: pathlib.Path, columns: Sequence[str], names: Sequence[str], settings: dict[str, Any]
-) -> tuple[ResultsWriter, dict[str, int]]:
-  """results.csv, cut back on resuming to what it was at the newest whole checkpoint.
+) -> tuple[ResultsWriter, Resumed]:
+  """results.csv; on resuming as it was at each task's newest whole checkpoint.
 
   Args:
     output: whether to resume.
@@ -35,43 +44,67 @@ def open_results(
     settings: what checkpoints must share.
 
   Returns:
-    The file, and the interactions of each task's newest whole checkpoint (0 for none; empty unless resuming).
+    The file, and where the run stands (nothing unless resuming).
 
   Raises:
     ConfigError: if there is nothing to resume, or it was another configuration's.
   """
   path = str(folder / 'results.csv')
   if not output.resume:
-    return ResultsWriter(path, columns), {}
+    return ResultsWriter(path, columns), Resumed({}, {})
   newest = {name: checkpoint.latest(checkpoints_of(folder, name)) for name in names}
   if not any(newest.values()):
     damaged = next((folder / 'checkpoints').glob('*/*'), None)
     why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
     raise ConfigError(f'--resume: {folder}: {why}; delete the folder or start in another')
-  length, interactions = 0, dict.fromkeys(names, 0)
+  records, old_length = {}, 0
   for name, found in newest.items():
     if found is not None:
       checkpoint.check_config(checkpoints_of(folder, name), found[1], settings)
-      record = found[1]['record']
-      interactions[name], length = record['interactions'], max(length, record['results_length'])
-  return ResultsWriter(path, columns, length), interactions
+      records[name] = found[1]['record']
+      old_length = max(old_length, records[name].get('results_length', 0))
+  parts, header = {name: record['rows'] for name, record in records.items() if 'rows' in record}, list(columns)
+  if old_length:
+    # Of formats 1 and 2, whose checkpoints know how long the file was: its rows stand before all others.
+    header, rows = _old_results(pathlib.Path(path), old_length)
+    parts = {'': rows, **parts}
+  header = next((record['columns'] for record in records.values() if 'columns' in record), header)
+  interactions = {name: records[name]['interactions'] if name in records else 0 for name in names}
+  events = {name: record['events'] for name, record in records.items() if 'events' in record}
+  return ResultsWriter(path, header, parts), Resumed(interactions, events)
 
 
-def open_tensorboard(
-  output: OutputConfig, folder: pathlib.Path, name: str, resumed_at: Mapping[str, int]
-) -> TensorBoard:
-  """A task's events; on resuming, those after its newest whole checkpoint are void."""
-  purge_step = None
-  if output.resume:
-    purge_step = resumed_at[name] + 1 if resumed_at[name] else 0
-  return TensorBoard(str(folder / 'tensorboard' / name), output.tensorboard, purge_step)
+def _old_results(path: pathlib.Path, length: int) -> tuple[list[str], str]:
+  """Header and rows of a results.csv as it was when a checkpoint said so."""
+  with naming(path):
+    text = path.read_bytes()[:length].decode(errors='replace')
+  if len(text) < length or not text.endswith('\n') or '\r' in text:
+    raise CheckpointError(f'{path}: is not as it was when the checkpoint was saved, and that has no copy of its rows')
+  header, _, rows = text.partition('\n')
+  return header.split(','), rows
+
+
+def open_tensorboard(output: OutputConfig, folder: pathlib.Path, name: str, resumed: Resumed) -> TensorBoard:
+  """A task's events; on resuming, those after its newest whole checkpoint are cut off, or void."""
+  path = str(folder / 'tensorboard' / name)
+  if not output.resume:
+    return TensorBoard(path, output.tensorboard)
+  if name in resumed.events or not resumed.interactions[name]:
+    return TensorBoard(path, output.tensorboard, kept=resumed.events.get(name, {}))
+  return TensorBoard(path, output.tensorboard, purge_step=resumed.interactions[name] + 1)
 
 
 def finished_history(folder: pathlib.Path, name: str) -> History | None:
   """The history of a task that an interrupted run had finished."""
+  record = finished_record(folder, name)
+  return None if record is None else History(**record['history'])
+
+
+def finished_record(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
+  """What the newest checkpoint of a task remembers, if the task had finished."""
   found = checkpoint.latest(checkpoints_of(folder, name))
-  history = None if found is None else History(**found[1]['record']['history'])
-  return history if history is not None and history.finished else None
+  record = None if found is None else found[1]['record']
+  return record if record is not None and record['history']['finished'] else None
 
 
 def train(
@@ -145,7 +178,7 @@ def _finish(
     )
     history.seconds = before + time.monotonic()
     history.finished = played == task.num_final_episodes
-    checkpoint.update_record(files.checkpoints(task), history.saved_step, _record(kept, history, files))
+    checkpoint.update_record(files.checkpoints(task), history.saved_step, _record(task, kept, history, files))
     stop = files.signals.stop()
     if stop is not None and not history.finished:
       raise stopped(stop, files.folder, f'after {played} final episodes')
@@ -161,13 +194,18 @@ def stopped(stop: tuple[int, str], folder: pathlib.Path, where: str) -> Stopped:
 
 def _begin(task: Task, runner: Runner, files: Files, resume: bool) -> tuple[Kept, History]:
   """A restored state, or a new one with replay filled by random actions."""
-  shape = runner.shape(task.seeds, task.env_params)
+  shape = runner.shape(task.key_seeds, task.env_params)
   like = Kept(shape, shape.learner.params if task.num_final_episodes else None)
   restored = checkpoint.restore(files.checkpoints(task), like, files.settings, warn) if resume else None
   if restored is not None:
+    if not _is_finite(restored.state.run):
+      path = f'{files.checkpoints(task)}/{restored.step:012d}'
+      raise CheckpointError(f'{path}: its parameters are not finite; delete it, and the one before is gone on with')
     run = runner.place(restored.state.run, task.env_params)
     return Kept(run, restored.state.best), History(**restored.record['history'])
-  state = runner.prefill(runner.init(task.seeds, task.env_params), task.step_at(task.min_replay))
+  # Blocking, so that whatever goes wrong does so here and not where a number is first looked at.
+  state = jax.block_until_ready(runner.init(task.key_seeds, task.env_params))
+  state = jax.block_until_ready(runner.prefill(state, task.step_at(task.min_replay)))
   # A copy: the learner's own parameters are donated.
   best = jax.tree.map(jnp.copy, state.learner.params) if task.num_final_episodes else None
   return Kept(state, best), History()
@@ -210,18 +248,36 @@ def save(task: Task, kept: Kept, history: History, files: Files) -> None:
     FloatingPointError: if a parameter is not finite, as one big last step can make it before any loss shows it.
   """
   step = int(kept.run.step)
-  if not all(np.isfinite(x).all() for x in jax.tree.leaves(kept.run.learner.params)):
+  if not _is_finite(kept.run):
     raise FloatingPointError(f'{task.name}: parameters are not finite at time step {step}; {_stands(task, files)}')
   history.saved_step = step
-  checkpoint.save(files.checkpoints(task), step, kept, files.settings, _record(kept, history, files))
+  checkpoint.save(files.checkpoints(task), step, kept, files.settings, _record(task, kept, history, files))
 
 
-def _record(kept: Kept, history: History, files: Files) -> dict[str, Any]:
+def _is_finite(state: RunnerState) -> bool:
+  return all(np.isfinite(x).all() for x in jax.tree.leaves(state.learner.params))
+
+
+def _record(task: Task, kept: Kept, history: History, files: Files) -> dict[str, Any]:
   return {
     'history': dataclasses.asdict(history),
-    'results_length': files.results.length,
+    'columns': list(files.results.columns),
+    'rows': files.results.part(task.name),
+    'events': files.tensorboard.sizes(),
     'interactions': int(kept.run.statistics.num_interactions[0]),
   }
+
+
+def end_of_training(signals: Signals, folder: pathlib.Path) -> None:
+  """What is left, tables and figures, can be done again: from here on signals end the process at once.
+
+  Raises:
+    Stopped: if one came before.
+  """
+  stop = signals.stop() if signals.received is not None else None
+  signals.release()
+  if stop is not None:
+    raise stopped(stop, folder, 'after training, before the figures')
 
 
 def _show(task: Task, history: History, files: Files, done: int, final: bool) -> None:

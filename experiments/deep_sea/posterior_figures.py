@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
+from experiments.common.console import warn
 from experiments.common.plotting import LAST_FRAME_MS, ORANGE, Row, save_figure
 
 BEST_RETURN = 0.99
@@ -47,8 +47,8 @@ def _read_snapshots(folder: str) -> list[Row]:
       try:
         with open(os.path.join(folder, name), 'rb') as file, np.load(file) as arrays:
           snapshots.append(_pictures(arrays))
-      except (OSError, EOFError, KeyError, IndexError, ValueError, zipfile.BadZipFile):
-        continue
+      except Exception as e:  # whatever damage makes of a file, only the picture may suffer
+        warn(f'{os.path.join(folder, name)}: cannot be read ({type(e).__name__}); left out of the figure')
   return sorted(snapshots, key=lambda snapshot: snapshot['env_step'])
 
 

@@ -53,7 +53,7 @@ def write_summary(
   for size, history in histories.items():
     agent = SYSTEMS[run.agent].make(agent_configs[size], NUM_ACTIONS)
     parameters, speed = num_parameters(agent), history.steps_per_second
-    for i, seed in enumerate(range(run.first_seed, run.first_seed + run.num_seeds)):
+    for i, seed in enumerate(run.seeds):
       played = history.num_episodes[i]
       episodes, interactions = history.solved.get(str(seed), (played, played * size))
       solved = int(str(seed) in history.solved)

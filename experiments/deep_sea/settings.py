@@ -6,15 +6,16 @@ from typing import Any
 from absl import flags
 
 from experiments.common import agents
-from experiments.common.runs import OutputConfig, RunConfig, settings_of
+from experiments.common.runs import OutputConfig, RunConfig, settings_of, validate_run
 from experiments.common.settings import config_from_flags, define_config_flags
 from hyperagent_jax import config, presets
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import ConfigError, HyperAgentConfig, field
+from hyperagent_jax.interaction import LAST_SEED
 
 # What the environment fixes, and what is for screens only.
 _NOT_FLAGS = (
-  *('torso', 'grid_size', 'frame_stack', 'max_abs_reward'),
+  *('torso', 'grid_size', 'frame_stack', 'frame_padding', 'max_abs_reward'),
   *('pixel_divisor', 'normalize_features', 'convolution_method', 'compute_dtype', 'frame_layout'),
 )
 PRESETS = {'deep_sea': presets.deep_sea, 'deep_sea_best': presets.deep_sea_best}
@@ -29,9 +30,11 @@ class DeepSeaConfig:
   preset: str = field('deep_sea', "HyperAgent's settings from which the other flags depart.", choices=tuple(PRESETS))
   size: tuple[int, ...] = field((20,), 'Sides N of the grid, trained one after the other.', low=2, high=1000)
   stochastic: bool = field(False, "bsuite's windy variant with noisy rewards.")
-  max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1)
+  max_episodes: int = field(10_000, 'Episodes per seed after which an unsolved run ends.', low=1, high=10**7)
   stop_when_solved: bool = field(True, 'Stop when every seed is solved.')
-  mapping_seed: int = field(-1, "Seed of the action map, such as bsuite's 42; -1: each run's own seed.", low=-1)
+  mapping_seed: int = field(
+    -1, "Seed of the action map, such as bsuite's 42; -1: each run's own seed.", low=-1, high=LAST_SEED
+  )
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -50,7 +53,8 @@ def read_settings(
     ConfigError: on the first that cannot be used.
   """
   run, output, env = (config_from_flags(c, flag_values) for c in (RunConfig(), OutputConfig(), DeepSeaConfig()))
-  for settings in (run, output, env):
+  validate_run(run)
+  for settings in (output, env):
     config.validate_fields(settings)
   if not env.size or len(set(env.size)) < len(env.size):
     raise ConfigError(f'--size={",".join(map(str, env.size))}: must name one or more different sizes')

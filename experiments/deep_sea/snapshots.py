@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -55,5 +56,5 @@ class Snapshots:
   def discard_after(folder: pathlib.Path, interactions: int) -> None:
     """Removes what a run that is resumed before them has yet to take again."""
     for path in folder.glob('*.npz'):
-      if int(path.stem) > interactions:
+      if re.fullmatch('[0-9]{9,}', path.stem) and int(path.stem) > interactions:  # what else lies there is not ours
         path.unlink()

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments.common import memory
 from experiments.common.devices import chosen_devices
 from experiments.common.recording import RESULT_COLUMNS
 from experiments.common.runs import OutputConfig, RunConfig
@@ -19,8 +20,9 @@ from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.envs import deep_sea
 from hyperagent_jax.runner import make_runner, steps_for
+from hyperagent_jax.seeds import default_seed_axis, num_devices_used
 
-COLUMNS = (*RESULT_COLUMNS, 'size', 'solved', 'loss', 'grad_norm')
+COLUMNS = (*RESULT_COLUMNS, 'size', 'solved', 'loss', 'grad_norm', 'eval_num_cut')
 
 
 def task_name(size: int) -> str:
@@ -30,7 +32,7 @@ def task_name(size: int) -> str:
 
 def make_task(size: int, env: DeepSeaConfig, run: RunConfig, agent: HyperAgentConfig, on_evaluation: Any) -> Task:
   """What is trained at one size."""
-  seeds = tuple(range(run.first_seed, run.first_seed + run.num_seeds))
+  seeds = run.seeds
   kind = 'deep_sea_stochastic' if env.stochastic else 'deep_sea'
   return Task(
     name=task_name(size),
@@ -56,6 +58,37 @@ def env_params(size: int, env: DeepSeaConfig, seeds: Sequence[int]) -> deep_sea.
   return jax.tree.map(lambda *x: jnp.stack(x), *maps)
 
 
+def replay_capacity(size: int, agent: HyperAgentConfig, env: DeepSeaConfig, run: RunConfig) -> int:
+  """Time steps that replay holds: no more than a run can fill.
+
+  That is one evaluation more than the budget: the last chunk may end after it.
+  """
+  rows = steps_for((env.max_episodes * size + run.eval_period) // agent.num_envs + 1, size) + 1
+  return min(agent.replay_capacity, rows * agent.num_envs)
+
+
+def check_memory(
+  size: int, agent_config: HyperAgentConfig, env: DeepSeaConfig, run: RunConfig, output: OutputConfig
+) -> None:
+  """Refuses, before anything is made, what would not fit.
+
+  Raises:
+    ConfigError: naming what it takes and what there is.
+  """
+  devices = chosen_devices(output.num_devices)
+  seed_axis = default_seed_axis(devices) if output.seed_axis == 'auto' else output.seed_axis
+  replay = make_replay_for(agent_config, replay_capacity(size, agent_config, env, run))
+  agent = SYSTEMS[run.agent].make(agent_config, NUM_ACTIONS)
+  timestep = memory.first_step(agent_config.num_envs, (), jnp.int32)
+
+  def measure() -> tuple[int, int]:
+    state, array = memory.seed_bytes(agent, replay, agent_config, NUM_ACTIONS, timestep)
+    return state + size**2, array  # the action map
+
+  num_devices = num_devices_used(run.num_seeds, len(devices))
+  memory.check(f'--size={size}', run.num_seeds, devices, seed_axis == 'map', num_devices, measure)
+
+
 def train_size(
   size: int, agent_config: HyperAgentConfig, env: DeepSeaConfig, run: RunConfig, output: OutputConfig, files: Files
 ) -> History:
@@ -64,17 +97,15 @@ def train_size(
   agent = SYSTEMS[run.agent].make(agent_config, NUM_ACTIONS)
   snapshots = Snapshots(files.folder / 'posterior' / task_name(size), agent, agent_config)
   task = make_task(size, env, run, agent_config, snapshots.take)
-  # One evaluation more than the budget: the last chunk may end after it.
-  rows = steps_for((task.max_interactions + run.eval_period) // agent_config.num_envs + 1, size) + 1
-  capacity = min(agent_config.replay_capacity, rows * agent_config.num_envs)
   runner = make_runner(
     agent,
     deep_sea.make_deep_sea(size, not env.stochastic),
-    make_replay_for(agent_config, capacity),
+    make_replay_for(agent_config, replay_capacity(size, agent_config, env, run)),
     agent_config,
     # Whether it is solved is judged without reward noise.
     eval_environment=deep_sea.make_deep_sea(size, not env.stochastic, reward_noise=False),
     num_eval_episodes=run.num_eval_episodes,
+    max_eval_steps=run.max_eval_steps,
     devices=chosen_devices(output.num_devices),
     seed_axis=None if output.seed_axis == 'auto' else output.seed_axis,
   )

@@ -10,14 +10,17 @@ python -m experiments.tabular --reduced                      # a small version o
 
 import pathlib
 import time
+from collections.abc import Sequence
 
 from absl import flags
 
 from experiments.common import compilation
 from experiments.common.cli import start_main
-from experiments.common.devices import make_devices
+from experiments.common.devices import available_memory, make_devices
+from experiments.common.files import owned
 from experiments.common.plotting import save_figure
 from experiments.common.progress import format_duration
+from experiments.common.runs import folder_named
 from experiments.common.settings import config_from_flags, define_config_flags
 from experiments.tabular.registry import STUDIES
 from experiments.tabular.study import REDUCED, TabularConfig, read_rows, write_rows
@@ -59,22 +62,48 @@ def read_settings(flag_values: flags.FlagValues = flags.FLAGS) -> TabularConfig:
   return settings
 
 
+def check_memory(s: TabularConfig) -> None:
+  """Refuses, before anything is made, what would not fit.
+
+  Raises:
+    ConfigError: naming what it takes and what there is.
+  """
+  # Of every run: transitions and their estimate, an agent's factors of M components, and the regret of each episode.
+  cells = s.horizon * s.num_states * s.num_actions
+  needed = 8 * s.num_mdps * (cells * (2 * s.num_states + s.index_dim) + s.num_episodes)
+  available = available_memory()
+  if needed > available:
+    sizes = f'--num_mdps={s.num_mdps} --num_states={s.num_states} --num_actions={s.num_actions} --horizon={s.horizon}'
+    raise ConfigError(
+      f'{sizes} --index_dim={s.index_dim} --num_episodes={s.num_episodes}: take about {needed / 1e9:,.1f} GB of memory '
+      f'and {available / 1e9:,.1f} GB are free'
+    )
+
+
 def main() -> None:
   """Runs the studies asked for, one after the other."""
   values = flags.FLAGS
   names, settings = studies_of(values.study), read_settings()
   if not names:
     raise ConfigError(f'--study=: must be all, or of {", ".join(STUDIES)}')
-  folder = pathlib.Path(values.output_dir)
-  folder.mkdir(parents=True, exist_ok=True)
+  folder = folder_named(values.output_dir)
+  check_memory(settings)
   compilation.keep_compiled(values.compilation_cache_dir)
   make_devices(0, num_cores())
+  with owned(folder):
+    run_studies(names, settings, folder, values.reduced, values.redraw)
+
+
+def run_studies(
+  names: Sequence[str], settings: TabularConfig, folder: pathlib.Path, reduced: bool, redraw: bool
+) -> None:
+  """Runs studies, or only draws them again from their tables, one after the other."""
   for name in names:
     study, table = STUDIES[name], folder / f'{name}.csv'
     print(f'{name}: {study.title}', flush=True)
     start = time.monotonic()
-    if not values.redraw:
-      write_rows(table, study.columns, study.run(settings, values.reduced))
+    if not redraw:
+      write_rows(table, study.columns, study.run(settings, reduced))
     try:
       rows = read_rows(table, study.columns)  # what is drawn and told is what is in the file
     except ValueError as e:
@@ -86,5 +115,4 @@ def main() -> None:
 
 def start() -> None:
   """Runs the binary with the flags of the command line."""
-  define_flags()
-  start_main(main, 'tabular')
+  start_main(main, 'tabular', define_flags)

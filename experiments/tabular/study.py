@@ -15,7 +15,7 @@ from scipy import special
 from experiments.common.plotting import BLUE, DARK, ORANGE, blank_figure
 from experiments.common.tables import read_table, write_table
 from hyperagent_jax import tabular
-from hyperagent_jax.config import field
+from hyperagent_jax.config import MOST_INDICES, field
 from hyperagent_jax.seeds import over_seeds
 from hyperagent_jax.tabular import Problem
 
@@ -29,14 +29,16 @@ CONFIDENCE = 0.95
 class TabularConfig:
   """The random MDPs of the studies, and how long they are played; studies of other sizes say so in their files."""
 
-  num_mdps: int = field(100, 'Random MDPs, one run of each agent on each.', low=2)
-  num_episodes: int = field(2_000, 'Episodes K of a run.', low=20)
-  num_states: int = field(10, 'States S.', low=2)
-  num_actions: int = field(3, 'Actions A.', low=2)
-  horizon: int = field(5, 'Stages H of an episode.', low=2)
-  beta: float = field(3.0, "Total of the Dirichlet prior of each next state; the theory's is at least 3.", low=1e-3)
-  index_dim: int = field(16, 'Dimension M of the index, where it is not what is varied.', low=1)
-  seed: int = field(0, 'Of all randomness.', low=0)
+  num_mdps: int = field(100, 'Random MDPs, one run of each agent on each.', low=2, high=100_000)
+  num_episodes: int = field(2_000, 'Episodes K of a run.', low=20, high=10**8)
+  num_states: int = field(10, 'States S.', low=2, high=10_000)
+  num_actions: int = field(3, 'Actions A.', low=2, high=10_000)
+  horizon: int = field(5, 'Stages H of an episode.', low=2, high=10_000)
+  beta: float = field(
+    3.0, "Total of the Dirichlet prior of each next state; the theory's is at least 3.", low=1e-3, high=1e6
+  )
+  index_dim: int = field(16, 'Dimension M of the index, where it is not what is varied.', low=1, high=MOST_INDICES)
+  seed: int = field(0, 'Of all randomness.', low=0, high=2**31 - 2)
 
   @property
   def problem(self) -> Problem:

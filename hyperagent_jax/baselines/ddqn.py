@@ -32,7 +32,8 @@ def epsilon_greedy(config: RivalConfig, num_acts: Array, evaluation: bool) -> Ar
     return jnp.float32(config.epsilon_evaluation)
   # Not optax.linear_schedule, which clips the count and not the result: it gives the same numbers outside of jit, but
   # XLA divides by multiplying with the inverse, and a compiled program would stay 2.2e-8 above `epsilon_final`.
-  left = jnp.maximum(0.0, 1.0 - num_acts / config.epsilon_steps)
+  # Unsigned: a counter that has outgrown an int32 is not early again.
+  left = jnp.maximum(0.0, 1.0 - num_acts.astype(jnp.uint32) / config.epsilon_steps)
   return config.epsilon_final + (1.0 - config.epsilon_final) * left
 
 

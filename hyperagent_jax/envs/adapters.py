@@ -127,6 +127,16 @@ class GymnasiumEnvironment(dm_env.Environment):
     self._first_action = int(env.action_space.start)
     self._spec = _spec_of(env.observation_space, 'observation')
 
+  @property
+  def frame_padding(self) -> str | None:
+    """What the configuration's frame_padding must be: 'first' or 'blank' as `FrameStackObservation` does, else None."""
+    env = self._env
+    while env is not None:
+      if type(env).__name__ == 'FrameStackObservation':
+        return {'reset': 'first', 'zero': 'blank'}.get(str(getattr(env, 'padding_type', '')).lower())
+      env = getattr(env, 'env', None)
+    return None
+
   def reset(self) -> dm_env.TimeStep:
     """Starts an episode."""
     observation, _ = self._env.reset(seed=self._seed)
@@ -181,16 +191,32 @@ def _spec_of(space: Any, name: str) -> Any:
   raise ValueError(f'{name} is {space}: must be Box, Discrete, MultiDiscrete, MultiBinary, or Dict and Tuple of such')
 
 
-def _from_space(space: Any, x: Any) -> Observation:
-  """An entry of a Gymnasium space as its spec has it."""
+def _from_space(space: Any, x: Any, name: str = 'observation') -> Observation:
+  """An entry of a Gymnasium space as its spec has it; ValueError naming it if the spec's dtype cannot hold it."""
   from gymnasium import spaces
 
   match space:
     case spaces.Dict():
-      return {key: _from_space(entry, x[key]) for key, entry in space.spaces.items()}
+      return {key: _from_space(entry, x[key], f'{name}[{key!r}]') for key, entry in space.spaces.items()}
     case spaces.Tuple():
-      return tuple(_from_space(entry, y) for entry, y in zip(space.spaces, x, strict=True))
+      entries = zip(space.spaces, x, strict=True)
+      return tuple(_from_space(entry, y, f'{name}[{i}]') for i, (entry, y) in enumerate(entries))
     case spaces.Discrete() | spaces.MultiDiscrete():
-      return np.asarray(x - space.start, np.int32)
+      return np.asarray(_held(np.asarray(x) - space.start, np.dtype(np.int32), name))
   # A copy: some environments write their next observation into the same array.
-  return np.array(x, space.dtype)
+  return np.array(_held(np.asarray(x), space.dtype, name))
+
+
+def _held(x: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+  """Numbers in a space's dtype, rounded only from floats to shorter floats."""
+  if x.dtype == dtype:
+    return x
+  with np.errstate(invalid='ignore'):
+    held = x.astype(dtype)
+  if np.can_cast(x.dtype, dtype, 'same_kind') and dtype.kind == 'f':
+    return held
+  if not np.array_equal(held, x):
+    raise ValueError(
+      f"{name} is of dtype {x.dtype} and holds {x[held != x].flat[0]}, which its space's dtype {dtype} does not"
+    )
+  return held

@@ -32,19 +32,19 @@ class AtariConfig:
   """The game and every choice of preprocessing."""
 
   screen_size: int = field(84, 'Side of the grey screen in pixels.', low=36, high=210)
-  frame_skip: int = field(4, 'Frames for which an action is repeated.', low=1)
+  frame_skip: int = field(4, 'Frames for which an action is repeated.', low=1, high=100)
   max_pool: bool = field(True, 'Take the brighter of the last two frames, against flicker.')
-  noop_max: int = field(30, 'A game starts after 0 to one less than so many no-ops.', low=1)
+  noop_max: int = field(30, 'A game starts after 0 to one less than so many no-ops.', low=1, high=1_000)
   fire_reset: bool = field(True, 'Press FIRE at the start of games that wait for it.')
   sticky_actions: float = field(
     0.0, "Probability that the last action is repeated; 0.25 is ALE's advice.", low=0.0, high=1.0
   )
   full_action_space: bool = field(False, 'All 18 actions in every game.')
-  max_frames: int = field(108_000, 'Frames after which a game is truncated.', low=1)
+  max_frames: int = field(108_000, 'Frames after which a game is truncated.', low=100, high=10**8)
   life_loss_discount: float = field(
     0.0, 'Discount of a step that loses a life, in training; at 0 the acting index is redrawn too.', low=0.0, high=1.0
   )
-  num_threads: int = field(0, 'Threads that step games; 0: as many as there are cores.', low=0)
+  num_threads: int = field(0, 'Threads that step games; 0: as many as there are cores.', low=0, high=1_024)
 
 
 class AtariParams(NamedTuple):

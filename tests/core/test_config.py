@@ -66,8 +66,8 @@ INVALID = [
   ({'torso': 'nature'}, '--prior_storage=table', 'must be replay'),
   ({'torso': 'data_efficient'}, '--prior_storage=table', 'must be replay'),
   ({'bias_init': 'zeros'}, '--bias_init=zeros', 'one of sphere, glorot'),
-  ({'pixel_divisor': 0.0}, '--pixel_divisor=0.0', 'above 0'),
-  ({'pixel_divisor': -255.0}, '--pixel_divisor=-255.0', 'above 0'),
+  ({'pixel_divisor': 0.0}, '--pixel_divisor=0.0', 'at least 0.001'),
+  ({'pixel_divisor': -255.0}, '--pixel_divisor=-255.0', 'at least 0.001'),
   ({'convolution_method': 'fft'}, '--convolution_method=fft', 'one of auto, products, convolutions'),
   ({'frame_layout': 'rows'}, '--frame_layout=rows', 'one of pixels, windows'),
   ({'frame_layout': 'windows'}, '--frame_layout=windows', 'only for --torso=data_efficient'),
@@ -126,18 +126,18 @@ INVALID = [
     '--optimism=supremum',
     'needs independent targets',
   ),
-  ({'optimism_quantile': 0.0}, '--optimism_quantile=0.0', 'above 0'),
+  ({'optimism_quantile': 0.0}, '--optimism_quantile=0.0', 'at least 0.001'),
   ({'optimism_quantile': 1.5}, '--optimism_quantile=1.5', 'at most 1'),
-  ({'learning_rate': 0.0}, '--learning_rate=0.0', 'above 0'),
+  ({'learning_rate': 0.0}, '--learning_rate=0.0', 'at least 1e-12'),
   ({'learning_rate': -1e-3}, '--learning_rate=-0.001', 'must be'),
-  ({'adam_eps': 0.0}, '--adam_eps=0.0', 'above 0'),
-  ({'max_grad_norm': 0.0}, '--max_grad_norm=0.0', 'above 0'),
-  ({'max_grad_norm': -1.0}, '--max_grad_norm=-1.0', 'above 0'),
+  ({'adam_eps': 0.0}, '--adam_eps=0.0', 'at least 1e-16'),
+  ({'max_grad_norm': 0.0}, '--max_grad_norm=0.0', 'at least 1e-06'),
+  ({'max_grad_norm': -1.0}, '--max_grad_norm=-1.0', 'at least 1e-06'),
   ({'batch_size': 0}, '--batch_size=0', 'at least 1'),
   ({'target_period': 0}, '--target_period=0', 'at least 1'),
   ({'num_envs': 0}, '--num_envs=0', 'at least 1'),
-  ({'update_ratio': 0.0}, '--update_ratio=0.0', 'above 0'),
-  ({'update_ratio': -1.0}, '--update_ratio=-1.0', 'above 0'),
+  ({'update_ratio': 0.0}, '--update_ratio=0.0', 'at least 0.0001'),
+  ({'update_ratio': -1.0}, '--update_ratio=-1.0', 'at least 0.0001'),
   ({'update_ratio': 1.5}, '--update_ratio=1.5', 'a whole number or a fraction 1/k'),
   ({'update_ratio': 0.3}, '--update_ratio=0.3', 'a whole number or a fraction 1/k'),
   ({'update_ratio': 0.4, 'num_envs': 2}, '--update_ratio=0.4', 'a whole number or a fraction 1/k'),
@@ -155,6 +155,9 @@ INVALID = [
     'at least num_envs * (n_step + frame_stack + 1) = 40',
   ),
   ({'frame_stack': 0}, '--frame_stack=0', 'at least 1'),
+  ({'frame_padding': 'last'}, '--frame_padding=last', 'one of blank, first'),
+  ({'update_indices': '4097'}, '--update_indices=4097', 'at most 4096'),
+  ({'update_indices': '\u0663'}, '--update_indices=\u0663', 'a whole number'),
   ({'prng_impl': 'mt19937'}, '--prng_impl=mt19937', 'one of threefry2x32'),
 ]
 
@@ -165,6 +168,17 @@ def test_each_invalid_value_is_one_line_with_flag_value_and_what_is_allowed(chan
     validate(dataclasses.replace(HyperAgentConfig(), **changes))
   text = str(error.value)
   assert flag in text and allowed in text and '\n' not in text
+
+
+@pytest.mark.parametrize('name', [name for name, f in FIELDS.items() if not isinstance(f.default, str | bool)])
+def test_every_number_has_a_highest_value_and_more_is_refused_before_anything_is_made(name):
+  f = FIELDS[name]
+  for value in (1e9, 1e12, 1e20, 1e300):
+    value = int(value) if isinstance(f.default, int) else (int(value),) if isinstance(f.default, tuple) else value
+    if (name in ('max_abs_reward', 'max_grad_norm') and value <= 1e30) or (name == 'target_period' and value == 10**9):
+      continue
+    with pytest.raises(ConfigError, match=rf'--{name}=.*: must be at most \d'):
+      validate(dataclasses.replace(HyperAgentConfig(), **{name: value}))
 
 
 def test_every_field_that_can_be_invalid_has_a_case_above():
@@ -260,6 +274,7 @@ CHANGED = HyperAgentConfig(
   min_replay=2000,
   replay_capacity=500_000,
   frame_stack=4,
+  frame_padding='first',
   frame_layout='windows',
   prng_impl='rbg',
 )

@@ -361,15 +361,14 @@ def test_stacks_by_hand_over_the_end_of_a_game_and_a_lost_life():
 
 
 def end_of_part(rows):
-  """The rows as they should look after `truncate`."""
+  """The rows as they should look once the episodes under way are abandoned."""
   return [*rows[:-1], {**rows[-1], 'step_type': np.full_like(rows[-1]['step_type'], LAST)}]
 
 
 @pytest.mark.parametrize('num_envs, n, frame_stack', [(2, 1, 1), (1, 3, 4), (2, 3, 3)])
-def test_truncate_ends_the_episodes_under_way_as_the_oracle_says(num_envs, n, frame_stack):
+def test_a_first_step_ends_the_episode_under_way_as_the_oracle_says(num_envs, n, frame_stack):
   num_kept = 12
   replay, add, sample = compiled(num_envs * num_kept, num_envs, n, frame_stack)
-  truncate = jax.jit(replay.truncate)
   rows, state, newest_kinds = [], None, set()
   for part in range(12):  # at any moment of the episodes, every environment then starts anew
     length = 1 + (5 * part) % 9
@@ -380,7 +379,7 @@ def test_truncate_ends_the_episodes_under_way_as_the_oracle_says(num_envs, n, fr
       state = add(empty(replay, row) if state is None else state, row)
       rows = [*rows, row]
     newest_kinds |= set(rows[-1]['step_type'].tolist())
-    state, rows = truncate(state), end_of_part(rows)
+    rows = end_of_part(rows)
     expected = oracle(rows, num_kept, n, frame_stack)
     drawn, size = drawn_in_order(replay, sample, state, num_envs * num_kept)
     assert size == len(expected)
@@ -389,7 +388,7 @@ def test_truncate_ends_the_episodes_under_way_as_the_oracle_says(num_envs, n, fr
   assert newest_kinds == {FIRST, MID, LAST}
 
 
-def test_truncated_by_hand_transitions_bootstrap_from_the_newest_row_and_none_crosses_it():
+def test_transitions_of_an_abandoned_episode_bootstrap_from_its_newest_row_and_none_crosses_it():
   replay, add, sample = compiled(20, 1, 3, 4)
   kinds = [FIRST, MID, MID, MID, FIRST, MID, MID, MID]
   rows = [
@@ -404,8 +403,8 @@ def test_truncated_by_hand_transitions_bootstrap_from_the_newest_row_and_none_cr
   ]
   rows = stacked(rows, 4)
   state = empty(replay, rows[0])
-  for t, row in enumerate(rows):
-    state = add(state if t != 4 else replay.truncate(state), row)
+  for row in rows:
+    state = add(state, row)
   drawn, _ = drawn_in_order(replay, sample, state, 20)
   by_row = {int(d['a_tm1']): d for d in drawn}
   assert list(by_row) == [0, 1, 2, 4]  # row 3 became LAST

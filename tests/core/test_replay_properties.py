@@ -67,7 +67,7 @@ def compiled(num_envs, num_kept, n, frame_stack):
   replay = make_replay(capacity, num_envs, n, GAMMA, frame_stack)
   every_rank = jnp.arange(capacity, dtype=jnp.uint32)
   sample = jax.jit(lambda state: replay.sample(state, every_rank))
-  return replay, jax.jit(functools.partial(add_row, replay)), jax.jit(replay.truncate), sample
+  return replay, jax.jit(functools.partial(add_row, replay)), sample
 
 
 def drawn_from(replay, sample, state):
@@ -82,15 +82,15 @@ def drawn_from(replay, sample, state):
   return every[:size]
 
 
-def check(shape, rows, truncated_after=()):
-  """Compares at every row; episodes under way end after the rows named."""
+def check(shape, rows, abandoned_after=()):
+  """Compares at every row; the episodes under way are abandoned after the rows named."""
   _, num_kept, n, frame_stack = shape
-  replay, add, truncate, sample = compiled(*shape)
+  replay, add, sample = compiled(*shape)
   state, seen = empty(replay, rows[0]), []
   for t, row in enumerate(rows):
     state, seen = add(state, row), [*seen, row]
-    if t in truncated_after:
-      state, seen = truncate(state), end_of_part(seen)
+    if t in abandoned_after:
+      seen = end_of_part(seen)
     drawn, expected = drawn_from(replay, sample, state), oracle(seen, num_kept, n, frame_stack)
     # In order and of the same number: neither more nor fewer can be drawn, and none twice.
     if frame_stack > 1:
@@ -123,7 +123,7 @@ def test_what_can_be_drawn_equals_the_oracle_at_every_row(shape, data):
 @settings(max_examples=12)
 @hypothesis.given(data=st.data())
 def test_episodes_that_are_cut_short_at_any_row_bootstrap_from_it(shape, data):
-  """After `truncate` every environment starts anew, as training does."""
+  """Every environment starts anew though its episode has not ended."""
   rows, cuts = [], []
   for _ in range(data.draw(st.integers(1, 4))):
     part = data.draw(streams(shape[0]))[:8]

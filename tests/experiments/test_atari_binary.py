@@ -149,7 +149,7 @@ def read(*arguments):
     (['--sticky_actions=1.5'], '--sticky_actions=1.5: must be at most 1'),
     (['--frame_layout=windows'], 'only for --torso=data_efficient'),
     (['--seed_axis=both'], '--seed_axis=both: must be one of auto, map, vmap'),
-    (['--pixel_divisor=0'], '--pixel_divisor=0.0: must be above 0'),
+    (['--pixel_divisor=0'], '--pixel_divisor=0.0: must be at least 0.001'),
     (['--screen_size=20'], '--screen_size=20: must be at least 36'),
     (['--max_abs_reward=-1'], '--max_abs_reward=-1.0: must be at least 0'),
   ],

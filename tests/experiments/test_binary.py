@@ -167,8 +167,9 @@ def assert_one_line(done, text):
 @pytest.mark.slow
 def test_nan_names_the_step_and_keeps_the_last_checkpoint(tmp_path):
   folder = tmp_path / 'run'
-  # A step of 1e18 overflows float32 in the second update.
-  done = run(folder, '--learning_rate=1e18')
+  # Weights of hundreds in three layers, times a million: the loss overflows float32 within a few updates.
+  overflow = ['--learning_rate=100', '--posterior_scale=1e6', '--prior_scale=1e6', '--hidden_sizes=8,8,8']
+  done = run(folder, *overflow)
   assert_one_line(done, 'not finite from time step')
   assert rows(folder) == []
 
@@ -208,7 +209,7 @@ def in_process(monkeypatch, capsys, *arguments):
     (['--size=20,x'], '--size=20,x: must be whole numbers'),
     (['--size=20,20'], 'different sizes'),
     (['--num_seeds=0'], '--num_seeds=0: must be at least 1'),
-    (['--learning_rate=-0.1'], '--learning_rate=-0.1: must be above 0'),
+    (['--learning_rate=-0.1'], '--learning_rate=-0.1: must be at least 1e-12'),
     (['--index_dim=0'], '--index_dim=0: must be at least 1'),
     (['--agent=rainbow'], '--agent=rainbow: must be one of hyperagent'),
     (['--agent=ddqn', '--index_dim=3'], '--index_dim: ddqn has no such setting'),

@@ -216,7 +216,8 @@ def test_an_id_whose_loss_is_not_finite_is_named_and_plays_to_its_end(run_main, 
 
 
 def test_a_network_of_nan_plays_on_through_both_drivers(run_main, tmp_path, capsys):
-  arguments = ('--bsuite_id=catch/0', '--num_episodes=50', '--learning_rate=1e30')
+  overflow = ('--learning_rate=100', '--posterior_scale=1e6', '--prior_scale=1e6', '--hidden_sizes=8,8,8')
+  arguments = ('--bsuite_id=catch/0', '--num_episodes=50', *overflow)
   for driver in ('fused', 'host'):
     folder = tmp_path / driver
     with pytest.raises(FloatingPointError, match=r'^catch/0: the loss was not finite'):
@@ -303,7 +304,7 @@ def test_spreading_deals_ids_out_and_fills_up_with_one_that_rests():
   [
     (['--bsuite_id=cach'], '--bsuite_id=cach: no such id'),
     (['--bsuite_id='], 'must name an id'),
-    (['--bsuite_id=catch', '--every=0'], '--every=0: must be at least 1'),
+    (['--bsuite_id=catch', '--every=0'], '--every=0: must be from 1 to 1000'),
     (['--bsuite_id=mnist', '--mnist_dir=/nowhere'], 'train-images-idx3-ubyte.gz is missing'),
     (['--bsuite_id=catch/0', '--num_episodes=-1'], '--num_episodes=-1: must be at least 0'),
     (

@@ -12,21 +12,59 @@ from experiments.common.tables import format_table
 def test_rows_are_appended_whole_and_resuming_cuts_off_what_came_later(tmp_path):
   path = str(tmp_path / 'results.csv')
   writer = ResultsWriter(path, ('a', 'b'))
-  writer.write([{'a': 1, 'b': 'x,y'}])
-  length = writer.length
-  writer.write([{'a': 2, 'b': 3}, {'a': 4, 'b': 5}])
-  writer.close()
-  again = ResultsWriter(path, ('a', 'b'), length)
-  again.write([{'a': 6, 'b': 7}])
-  again.close()
+  writer.write('task', [{'a': 1, 'b': 'x,y'}])
+  part = writer.part('task')
+  writer.write('task', [{'a': 2, 'b': 3}, {'a': 4, 'b': 5}])
+  again = ResultsWriter(path, ('a', 'b'), {'task': part})
+  again.write('task', [{'a': 6, 'b': 7}])
   assert (tmp_path / 'results.csv').read_text() == 'a,b\n1,"x,y"\n6,7\n'
+  assert [path.name for path in tmp_path.iterdir()] == ['results.csv']
 
 
-def test_a_file_shorter_than_the_checkpoint_says_is_refused(tmp_path):
+def test_a_new_run_does_not_write_over_a_file(tmp_path):
   path = tmp_path / 'results.csv'
   path.write_text('a,b\n')
-  with pytest.raises(OSError, match='shorter'):
-    ResultsWriter(str(path), ('a', 'b'), 100)
+  with pytest.raises(FileExistsError):
+    ResultsWriter(str(path), ('a', 'b'))
+  assert path.read_text() == 'a,b\n'
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda path: path.unlink(),
+    lambda path: path.write_bytes(b'a,b\r\n1,2\r\n3,4\r\n'),
+    lambda path: path.write_bytes(path.read_bytes()[:6]),
+    lambda path: path.write_bytes(b''),
+  ],
+  ids=['deleted', 'line ends', 'cut', 'emptied'],
+)
+@pytest.mark.parametrize('resuming', [False, True])
+def test_a_file_that_others_change_is_written_anew_from_what_the_run_knows(tmp_path, capsys, damage, resuming):
+  path = tmp_path / 'results.csv'
+  writer = ResultsWriter(str(path), ('a', 'b'))
+  writer.write('one', [{'a': 1, 'b': 2}])
+  writer.write('two', [{'a': 3, 'b': 4}])
+  damage(path)
+  if resuming:
+    writer = ResultsWriter(str(path), ('a', 'b'), {name: writer.part(name) for name in ('one', 'two')})
+  writer.write('two', [{'a': 5, 'b': 6}])
+  assert path.read_text() == 'a,b\n1,2\n3,4\n5,6\n'
+  assert 'written anew' in capsys.readouterr().err
+
+
+def test_rows_of_a_task_stand_together_whichever_comes_first(tmp_path):
+  """A task that goes on from an earlier checkpoint, because its newest is damaged, doubles no row of its own."""
+  path = tmp_path / 'results.csv'
+  writer = ResultsWriter(str(path), ('a',))
+  writer.write('one', [{'a': 1}])
+  early = writer.part('one')
+  writer.write('one', [{'a': 2}])
+  writer.write('two', [{'a': 10}])
+  again = ResultsWriter(str(path), ('a',), {'one': early, 'two': writer.part('two')})
+  again.write('one', [{'a': 2}])
+  again.write('two', [{'a': 11}])
+  assert path.read_text().split() == ['a', '1', '2', '10', '11']
 
 
 class Terminal(io.StringIO):

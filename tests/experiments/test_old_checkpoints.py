@@ -58,9 +58,9 @@ def test_manifests_tell_their_format_and_a_later_one_is_refused_in_a_line(tmp_pa
   checkpoint.save(str(tmp_path), 3, {'x': jnp.ones(3)}, {'a': 1}, {})
   path = tmp_path / '000000000003.json'
   manifest = json.loads(path.read_text())
-  assert manifest['format'] == checkpoint.FORMAT == 2
-  path.write_text(json.dumps({**manifest, 'format': 3}))
-  with pytest.raises(ConfigError, match='is of format 3, which a later version wrote; must be at most 2'):
+  assert manifest['format'] == checkpoint.FORMAT == 3
+  path.write_bytes(checkpoint._manifest_text({**manifest, 'format': 4}))
+  with pytest.raises(ConfigError, match='is of format 4, which a later version wrote; must be at most 3'):
     checkpoint.restore(str(tmp_path), {'x': jnp.ones(3)}, {'a': 1}, print)
 
 

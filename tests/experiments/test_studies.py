@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 
 from experiments.common.errors import OUT_OF_TIME, Stopped
+from experiments.common.files import owned
 from experiments.deep_sea.settings import define_flags, read_settings, to_dict
 from experiments.deep_sea.studies import binary as __main__
 from experiments.deep_sea.studies import report, study
@@ -205,10 +206,10 @@ def test_a_study_draws_its_figure_beside_its_table(tmp_path, monkeypatch, proces
 
 
 def test_a_folder_in_which_a_study_is_at_work_is_refused(tmp_path, monkeypatch, process):
-  with __main__.only_one(tmp_path), pytest.raises(ConfigError, match='another study is at work there'):
+  with owned(tmp_path), pytest.raises(ConfigError, match=r'another run is writing there \(process \d+ on '):
     run_main(monkeypatch, '--study=sigma', '--reduced', f'--output_dir={tmp_path}')
   assert process.calls == []
-  with __main__.only_one(tmp_path):  # and is free again afterwards
+  with owned(tmp_path):  # and is free again afterwards
     pass
 
 

@@ -105,7 +105,7 @@ def files(folder, stop_at, resume):
   path = folder / 'results.csv'
   columns = ('seed', 'iteration', 'env_step', 'eval_episode_return')
   found = checkpoint.latest(checkpoints_of(folder, 'task')) if resume else None
-  results = ResultsWriter(str(path), columns, found[1]['record']['results_length'] if found else None)
+  results = ResultsWriter(str(path), columns, {'task': found[1]['record']['rows']} if found else None)
   nowhere = python_types.SimpleNamespace(show=lambda *_, **__: None)
   return Files(folder, results, TensorBoard('', False), SETTINGS, StopAt(stop_at), nowhere)
 
@@ -154,7 +154,7 @@ def test_the_best_parameters_are_those_of_the_best_evaluation(runner, task, tmp_
 def test_a_finished_checkpoint_without_arrays_is_remembered_and_refuses_to_be_restored(runner, task, tmp_path):
   history, kept = train(task, runner, RUN, files(tmp_path, 0, resume=False), resume=False, started=0.0)
   folder = checkpoints_of(tmp_path, 'task')
-  checkpoint.drop_arrays(folder, history.saved_step)
+  checkpoint.finish(folder, history.saved_step, {'scores': []})
   assert finished_history(tmp_path, 'task') == history
   assert len(list((tmp_path / 'checkpoints' / 'task').iterdir())) == 1
   with pytest.raises(CheckpointError, match='had finished'):
@@ -179,7 +179,7 @@ def test_finished_games_are_not_trained_again_and_keep_their_scores(monkeypatch,
     trained.append(game)
     history = History(final=[[1.0]], saved_step=5, finished=True)
     # Training leaves a checkpoint.
-    record = {'history': dataclasses.asdict(history), 'results_length': 0, 'interactions': 5}
+    record = {'history': dataclasses.asdict(history), 'interactions': 5}
     checkpoint.save(checkpoints_of(files.folder, game), 5, {'x': jnp.ones(3)}, {}, record)
     row = dict.fromkeys(atari_report.SCORES_COLUMNS, '') | {'game': game, 'kind': 'final', 'mean_return': '1.0'}
     return history, [row]
@@ -192,6 +192,7 @@ def test_finished_games_are_not_trained_again_and_keep_their_scores(monkeypatch,
     train_games(settings(games), tmp_path, files_of)
   assert trained == ['pong', 'boxing']
   for _ in range(2):
+    (tmp_path / 'scores.csv').unlink()  # it is written again from the checkpoints
     histories, found = train_games(settings(games, '--resume'), tmp_path, files_of)
     assert trained == ['pong', 'boxing', 'freeway']
     assert list(histories) == ['pong', 'boxing', 'freeway']

@@ -7,16 +7,14 @@
 The same command goes on where the last one stopped.
 """
 
-import contextlib
-import fcntl
-import pathlib
 import time
-from collections.abc import Iterator
 
 from absl import flags
 
 from experiments.common import compilation
 from experiments.common.cli import start_main
+from experiments.common.files import owned
+from experiments.common.runs import folder_named
 from experiments.deep_sea.studies.figures import draw_study
 from experiments.deep_sea.studies.registry import STUDIES
 from experiments.deep_sea.studies.study import run_study
@@ -32,35 +30,19 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   flags.DEFINE_float('max_minutes', 0.0, 'Stop after so long, to go on later; 0: never.', flag_values=flag_values)
 
 
-@contextlib.contextmanager
-def only_one(folder: pathlib.Path) -> Iterator[None]:
-  """Holds a folder, in which two studies at once would delete each other's young runs.
-
-  Raises:
-    ConfigError: if another process holds it.
-  """
-  folder.mkdir(parents=True, exist_ok=True)
-  with (folder / '.lock').open('w') as lock:  # which a process gives back when it ends, however it ends
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise ConfigError(f'--output_dir={folder}: another study is at work there') from None
-    yield
-
-
 def main() -> None:
   """Runs the studies asked for, one after the other."""
   values = flags.FLAGS
   names = list(STUDIES) if values.study == ['all'] else values.study
-  for name in names:
+  for name in names or ['']:
     if name not in STUDIES:
       raise ConfigError(f'--study={name}: must be all, or of {", ".join(STUDIES)}')
-  if values.max_minutes < 0:
-    raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0')
+  if not 0 <= values.max_minutes <= 1e9:
+    raise ConfigError(f'--max_minutes={values.max_minutes}: must be at least 0 and at most 1e+09')
   compilation.tell_children(values.compilation_cache_dir)
   deadline = time.monotonic() + 60 * values.max_minutes if values.max_minutes else float('inf')
-  folder = pathlib.Path(values.output_dir)
-  with only_one(folder):
+  folder = folder_named(values.output_dir)
+  with owned(folder):  # two studies at once would delete each other's young runs
     for name in names:
       study = STUDIES[name]
       table = run_study(study, folder, values.reduced, deadline)
@@ -69,5 +51,4 @@ def main() -> None:
 
 def start() -> None:
   """Runs the binary with the flags of the command line."""
-  define_flags()
-  start_main(main, 'studies')
+  start_main(main, 'studies', define_flags)

@@ -24,6 +24,8 @@ from experiments.common import compilation
 from experiments.common.cli import start_main
 from experiments.common.devices import set_num_devices
 from experiments.common.plotting import save_figure
+from experiments.common.runs import folder_named
+from experiments.common.settings import define_integer
 from experiments.common.tables import format_table, write_table
 from experiments.deep_sea.studies.posterior_laws import Table, binned, concatenate, fit_law, gradient_slope, where
 from experiments.deep_sea.studies.posterior_quality_figure import draw
@@ -211,8 +213,8 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
   """The flags of this binary."""
   folder = 'runs/posterior_quality'
   flags.DEFINE_string('output_dir', folder, 'Folder of tables and figure.', flag_values=flag_values)
-  flags.DEFINE_integer('size', 20, 'Side N of the grid.', flag_values=flag_values)
-  flags.DEFINE_integer('num_seeds', 4, 'Seeds trained side by side.', flag_values=flag_values)
+  define_integer('size', 20, 'Side N of the grid.', flag_values)
+  define_integer('num_seeds', 4, 'Seeds trained side by side.', flag_values)
   flags.DEFINE_bool('reduced', False, 'At most size 8 and two seeds, fewer episodes.', flag_values=flag_values)
   compilation.define_flag(flag_values)
 
@@ -233,16 +235,16 @@ def main() -> None:
   size, num_seeds = values.size, values.num_seeds
   if not 6 <= size <= 200:  # below, the first moment would come before the end of acting at random
     raise ConfigError(f'--size={size}: must be from 6 to 200')
-  if num_seeds < 1:
-    raise ConfigError(f'--num_seeds={num_seeds}: must be at least 1')
+  if not 1 <= num_seeds <= 100:
+    raise ConfigError(f'--num_seeds={num_seeds}: must be from 1 to 100')
+  folder = folder_named(values.output_dir)
   if values.reduced:
     size, num_seeds = min(size, 8), min(num_seeds, 2)
   compilation.keep_compiled(values.compilation_cache_dir)
   set_num_devices(0, num_seeds)
   settings = REDUCED if values.reduced else {'moments': MOMENTS}
-  print(run(pathlib.Path(values.output_dir), size, num_seeds, **settings))
+  print(run(folder, size, num_seeds, **settings))
 
 
 if __name__ == '__main__':
-  define_flags()
-  start_main(main, 'posterior_quality')
+  start_main(main, 'posterior_quality', define_flags)

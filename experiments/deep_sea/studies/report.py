@@ -13,6 +13,7 @@ from absl import flags
 
 from experiments.common.cli import start_main
 from experiments.common.files import write_atomically
+from experiments.common.runs import folder_named
 from experiments.common.tables import read_table
 from experiments.deep_sea.studies.registry import STUDIES
 from experiments.deep_sea.studies.study import COLUMNS
@@ -50,7 +51,7 @@ def fill(text: str, folder: pathlib.Path) -> str:
 
 def main() -> None:
   """Fills README.md of the output folder."""
-  folder = pathlib.Path(flags.FLAGS.output_dir)
+  folder = folder_named(flags.FLAGS.output_dir)
   path = folder / README
   if not path.exists():
     raise ConfigError(f'--output_dir={folder}: has no {README}')
