@@ -18,7 +18,7 @@ from experiments.deep_sea.settings import DeepSeaConfig
 from experiments.tabular.study import TabularConfig
 from hyperagent_jax.baselines import SYSTEMS, RivalConfig
 from hyperagent_jax.baselines.config import COMMON
-from hyperagent_jax.config import HyperAgentConfig
+from hyperagent_jax.config import HyperAgentConfig, bound_text
 from hyperagent_jax.envs.atari import AtariConfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -96,10 +96,10 @@ def limits(field: dataclasses.Field | None) -> str:
   """What a number may be, as its field declares it."""
   low, high = (field.metadata.get(k) for k in ('low', 'high')) if field else (None, None)
   if low is not None and high is not None:
-    return f' From {low:g} to {high:g}.'
+    return f' From {bound_text(low)} to {bound_text(high)}.'
   if low is not None:
-    return f' At least {low:g}.'
-  return '' if high is None else f' At most {high:g}.'
+    return f' At least {bound_text(low)}.'
+  return '' if high is None else f' At most {bound_text(high)}.'
 
 
 def fields_by_name(*classes: type) -> dict[str, dataclasses.Field]:

@@ -133,7 +133,7 @@ class HyperAgentConfig:
 
   # The optimizer.
   learning_rate: float = field(1e-3, "Adam's learning rate.", low=1e-12, high=100.0)
-  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=1e-16, high=100.0)
+  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=1e-16, high=1e9)
   max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.', low=1e-6, high=1e30)
   batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1, high=2**20)
   target_period: int = field(4, 'Updates P between copies of the target network.', low=1, high=10**9)
@@ -197,9 +197,9 @@ def _check_field(f: dataclasses.Field, value: Any) -> None:
     if not math.isfinite(x):
       raise ConfigError(f'--{f.name}={value}: must be finite')
     if low is not None and x < low:
-      raise ConfigError(f'--{f.name}={_show(value)}: must be at least {_bound(low)}')
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at least {bound_text(low)}')
     if high is not None and x > high:
-      raise ConfigError(f'--{f.name}={_show(value)}: must be at most {_bound(high)}')
+      raise ConfigError(f'--{f.name}={_show(value)}: must be at most {bound_text(high)}')
 
 
 _KINDS = {
@@ -220,7 +220,8 @@ def _is_kind(value: Any, default: Any) -> bool:
   return isinstance(value, int | float if isinstance(default, float) else type(default))
 
 
-def _bound(x: float) -> str:
+def bound_text(x: float) -> str:
+  """A bound as users read it."""
   return str(x) if isinstance(x, int) else f'{x:g}'
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from hyperagent_jax.config import HyperAgentConfig
 from hyperagent_jax.replay import REPLAY_AXES, Replay, ReplayState
-from hyperagent_jax.types import LEARNER_AXES, Agent, Array, LearnerState, PRNGKey, TimeStep, tree_index
+from hyperagent_jax.types import LEARNER_AXES, Agent, Array, LearnerState, PRNGKey, TimeStep, check_32_bits, tree_index
 
 MAX_COUNT = 2**31 - 1  # counters are int32
 LAST_SEED = 2**32 - 1  # that a key can tell apart from the others
@@ -172,7 +172,11 @@ def make_interaction(agent: Agent, replay: Replay, num_actions: int, config: Hyp
     replay: the replay, for `config.num_envs` environments.
     num_actions: A, for the random actions while replay fills.
     config: reads num_envs, batch_size, update_ratio, max_abs_reward and prng_impl.
+
+  Raises:
+    ValueError: if JAX computes in 64 bits.
   """
+  check_32_bits()
   num_envs, batch_size = config.num_envs, config.batch_size
   schedule = update_schedule(config)
   num_updates = schedule.num_updates

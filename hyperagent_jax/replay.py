@@ -21,7 +21,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperagent_jax.types import FIRST, LAST, PIXELS, Array, FrameLayout, Observation, TimeStep, Transition
+from hyperagent_jax.types import (
+  FIRST,
+  LAST,
+  PIXELS,
+  Array,
+  FrameLayout,
+  Observation,
+  TimeStep,
+  Transition,
+  check_32_bits,
+)
 
 FRAME_PADDINGS = ('blank', 'first')
 MAX_CAPACITY = 2**29  # the places of entries are int32
@@ -118,7 +128,7 @@ def make_replay(
 
   Raises:
     ValueError: if the capacity is not within that, or on another padding; and later, if observations to be stacked are
-      not arrays but trees.
+      not arrays but trees, or JAX computes in 64 bits.
   """
   num_rows = capacity // num_envs
   if num_rows < n_step + frame_stack + 1:
@@ -143,6 +153,7 @@ def make_replay(
     return Row(step_type, reward, discount, observation, action, extras)
 
   def init(timestep: TimeStep, action: Array, extras: Any) -> ReplayState:
+    check_32_bits()
     example = _row(timestep, action, extras)
     empty = lambda x, num: jnp.zeros((num, *x.shape), x.dtype)
     rows = jax.tree.map(lambda x: empty(x, num_rows), example)

@@ -352,6 +352,19 @@ def from_dm_env(timestep: dm_env.TimeStep) -> TimeStep:
   )
 
 
+def check_32_bits() -> None:
+  """Refuses to store or drive anything where JAX computes in 64 bits: what is stored has 32.
+
+  Raises:
+    ValueError: if jax_enable_x64 is on.
+  """
+  if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
+    raise ValueError(
+      'JAX_ENABLE_X64 is on: replay and the drivers are of 32 bits, though agents alone work with it; '
+      "jax.config.update('jax_enable_x64', False) turns it off"
+    )
+
+
 def tree_index(tree: chex.ArrayTree, i: Any) -> Any:
   """Entry `i` of the leading axis of every array of a tree."""
   return jax.tree.map(lambda x: x[i], tree)

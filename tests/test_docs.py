@@ -119,7 +119,7 @@ def test_the_tables_have_every_flag(tmp_path):
     for name, flag in flags.flags_of(binary).items():
       assert f'| `--{name}` |' in text, name
       assert re.sub(r'^<.*?>: ', '', flag.help).replace('|', '\\|') in text, name
-  assert '| `--prior_scale` | 10 | 0.1 | 3 | Weight c_prior of the fixed prior. At least 0. |' in text
+  assert '| `--prior_scale` | 10 | 0.1 | 3 | Weight c_prior of the fixed prior. From 0 to 1e+06. |' in text
 
 
 def test_a_readme_becomes_a_part_of_a_page(tmp_path):

@@ -7,7 +7,7 @@ parameters of each seed. --game also takes several games and the suites suite26,
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.atari.report import aggregate_table, game_table, published_table
@@ -76,6 +76,6 @@ def train_all(s: Settings, folder: pathlib.Path, signals: Signals) -> tuple[dict
       tensorboard.close()
 
 
-def start() -> None:
-  """Runs the binary with the flags of the command line."""
-  start_main(main, 'atari', define_flags)
+def start(argv: Sequence[str] | None = None) -> None:
+  """Runs the binary with the flags of the command line, or of `argv` after the program's name; ends in SystemExit."""
+  start_main(main, 'atari', define_flags, argv)

@@ -8,7 +8,7 @@ scored is training itself: so many episodes for each id, no separate evaluation.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -112,6 +112,6 @@ def main() -> None:
     raise FloatingPointError(f'{diverged}: the loss was not finite; the scores are of what was played all the same')
 
 
-def start() -> None:
-  """Runs the binary with the flags of the command line."""
-  start_main(main, 'bsuite', define_flags)
+def start(argv: Sequence[str] | None = None) -> None:
+  """Runs the binary with the flags of the command line, or of `argv` after the program's name; ends in SystemExit."""
+  start_main(main, 'bsuite', define_flags, argv)

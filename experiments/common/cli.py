@@ -85,7 +85,7 @@ def start_main(
     except (ConfigError, CheckpointError, FloatingPointError) as e:
       fail(program, str(e))
     except OSError as e:
-      fail(program, f'{e.filename or "output"}: {e.strerror or e}')
+      fail(program, f'{e.filename or "standard output"}: {e.strerror or e}')
     except KeyboardInterrupt:
       fail(program, 'stopped at once; the latest checkpoint stands')
     except (MemoryError, JaxRuntimeError) as e:

@@ -1,5 +1,6 @@
 """The devices and the memory of a run."""
 
+import contextlib
 import os
 
 import jax
@@ -18,7 +19,9 @@ def make_devices(num_devices: int, most: int) -> int:
   Raises:
     ConfigError: if more devices are asked for than there are.
   """
-  jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), most))
+  # In a process that has used its devices already they are what they are.
+  with contextlib.suppress(RuntimeError):
+    jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), most))
   available = len(jax.local_devices())
   if num_devices > available:
     raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')

@@ -48,6 +48,15 @@ def _is_command() -> bool:
   return sys.argv[0] == '-m' or (spec is not None and spec.name.partition('.')[0] in ('experiments', 'benchmarks'))
 
 
+def _open_standard_streams() -> None:
+  """Opens those that were closed, or the next file would take its number and whatever is written to the stream."""
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
 def require(program: str, *extras: str, modules: Collection[str] | None = None) -> None:
   """Ends a command with one line if something is `missing`; for a package's __init__.
 
@@ -55,6 +64,7 @@ def require(program: str, *extras: str, modules: Collection[str] | None = None) 
     ModuleNotFoundError: with the same line, where the package is imported otherwise.
   """
   if _is_command():
+    _open_standard_streams()
     # A notebook's own backend, which its commands inherit, may not even be there.
     os.environ['MPLBACKEND'] = 'Agg'
   text = missing(*extras, modules=modules)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from experiments.common.console import say
+
 _STANDARD_ERROR = threading.Lock()  # there is one in a process
 _LONGEST_WAIT = 60.0  # seconds, for threads whose disk no longer answers
 
@@ -57,7 +59,7 @@ def held_back() -> Iterator[None]:
   later, or is lost with them. What TensorStore prints can come even later; see `_ignore_late_writes`.
   """
   with _STANDARD_ERROR, tempfile.TemporaryFile() as held:
-    sys.stderr.flush()
+    say('')
     kept = os.dup(2)
     os.dup2(held.fileno(), 2)
     try:
@@ -67,8 +69,9 @@ def held_back() -> Iterator[None]:
       _join_threads_of('orbax')
       raise
     finally:
-      sys.stderr.flush()
+      say('')
       os.dup2(kept, 2)
       os.close(kept)
     held.seek(0)
-    os.write(2, held.read())
+    with contextlib.suppress(OSError):  # it may be full, or a dead pipe
+      os.write(2, held.read())

@@ -7,7 +7,7 @@ seed is solved when all of them end in the treasure's corner.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.common.cli import check_installed, start_main
@@ -84,6 +84,6 @@ def train_sizes(
   return histories
 
 
-def start() -> None:
-  """Runs the binary with the flags of the command line."""
-  start_main(main, 'deep_sea', define_flags)
+def start(argv: Sequence[str] | None = None) -> None:
+  """Runs the binary with the flags of the command line, or of `argv` after the program's name; ends in SystemExit."""
+  start_main(main, 'deep_sea', define_flags, argv)

@@ -87,9 +87,9 @@ def main() -> None:
   if not names:
     raise ConfigError(f'--study=: must be all, or of {", ".join(STUDIES)}')
   folder = folder_named(values.output_dir)
-  check_memory(settings)
   compilation.keep_compiled(values.compilation_cache_dir)
   make_devices(0, num_cores())
+  check_memory(settings)
   with owned(folder):
     run_studies(names, settings, folder, values.reduced, values.redraw)
 
@@ -113,6 +113,6 @@ def run_studies(
     print(f'{table} and {name}.png  {format_duration(time.monotonic() - start)}\n', flush=True)
 
 
-def start() -> None:
-  """Runs the binary with the flags of the command line."""
-  start_main(main, 'tabular', define_flags)
+def start(argv: Sequence[str] | None = None) -> None:
+  """Runs the binary with the flags of the command line, or of `argv` after the program's name; ends in SystemExit."""
+  start_main(main, 'tabular', define_flags, argv)

@@ -545,7 +545,7 @@ def test_presets_of_ddqn_explore_as_documented():
 ON_SCREENS = tuple(name for name, system in SYSTEMS.items() if system.atari)
 # What the drivers read.
 LOOP = {'num_envs', 'batch_size', 'update_ratio', 'min_replay', 'replay_capacity', 'frame_stack', 'prng_impl'}
-LOOP |= {'n_step', 'discount', 'max_abs_reward', 'frame_layout'}
+LOOP |= {'n_step', 'discount', 'max_abs_reward', 'frame_layout', 'frame_padding'}
 # Read by what all rivals share: a rival that does not declare them must have them so that they do nothing.
 NEUTRAL = {
   'sigma': 0.0,

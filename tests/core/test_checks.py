@@ -339,3 +339,23 @@ def test_actions_that_change_between_episodes_are_refused_at_the_next_one():
   next(loop), next(loop)
   with pytest.raises(ValueError, match='the environment has 3 actions, but the agent was made for 2'):
     next(loop)
+
+
+# -------------------------------------------------------------------------------------------------------------- 64 bits
+
+
+def test_drivers_and_replay_refuse_64_bits_in_one_line_at_once_and_the_agent_alone_works():
+  agent, replay, config = agent_and_replay()
+  with jax.enable_x64(True):
+    for make in (
+      lambda: ha.HostAgent(agent, replay, 2, config, seed=0),
+      lambda: ha.make_runner(agent, ha.make_deep_sea(5), replay, config),
+      lambda: replay.init(TimeStep(*(jnp.zeros(1),) * 4), jnp.zeros(1, jnp.int32), ()),
+    ):
+      with pytest.raises(ValueError, match='JAX_ENABLE_X64 is on: replay and the drivers are of 32 bits') as e:
+        make()
+      assert '\n' not in str(e.value)
+    learner = agent.init(jax.random.key(0), jnp.zeros(3))
+    agent.act(
+      learner, agent.init_actor(jax.random.key(1)), ha.from_dm_env(dm_env.restart(np.zeros(3))), jax.random.key(2)
+    )
