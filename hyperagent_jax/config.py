@@ -13,6 +13,7 @@ from hyperagent_jax.replay import FRAME_PADDINGS, MAX_CAPACITY
 
 # Highest values: far beyond what anybody has used, low enough that no product of them overflows unseen.
 LARGEST = 1e6  # scales and weights
+LEAST = 1e-37  # of a number that is not 0
 WIDEST = 2**16  # hidden layers
 MOST_INDICES = 4_096
 
@@ -133,7 +134,7 @@ class HyperAgentConfig:
 
   # The optimizer.
   learning_rate: float = field(1e-3, "Adam's learning rate.", low=1e-12, high=100.0)
-  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=1e-16, high=1e9)
+  adam_eps: float = field(1.5e-4, "Adam's epsilon.", low=1e-16, high=1e6)
   max_grad_norm: float = field(10.0, 'Global norm to which gradients are clipped.', low=1e-6, high=1e30)
   batch_size: int = field(128, 'Transitions B in a mini-batch.', low=1, high=2**20)
   target_period: int = field(4, 'Updates P between copies of the target network.', low=1, high=10**9)
@@ -196,6 +197,10 @@ def _check_field(f: dataclasses.Field, value: Any) -> None:
   for x in value if isinstance(value, tuple) else (value,):
     if not math.isfinite(x):
       raise ConfigError(f'--{f.name}={value}: must be finite')
+    if 0.0 < abs(x) < LEAST:
+      raise ConfigError(
+        f'--{f.name}={_show(value)}: must be 0 or at least {bound_text(LEAST)}, what float32 tells from 0'
+      )
     if low is not None and x < low:
       raise ConfigError(f'--{f.name}={_show(value)}: must be at least {bound_text(low)}')
     if high is not None and x > high:

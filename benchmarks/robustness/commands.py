@@ -172,5 +172,5 @@ def complaint(outcome: Outcome) -> str:
 
 def last_lines(outcome: Outcome) -> list[str]:
   """What a command said at its end: all of standard error but progress and warnings."""
-  progress = ('steps/s', 'compiling', 'episodes', 'warning: ', 'stopping at the next opportunity')
+  progress = ('steps/s', '  compiling', 'final episodes', 'ids done', 'warning: ', 'stopping at the next opportunity')
   return [line for line in outcome.err.strip().splitlines() if line and not any(text in line for text in progress)]

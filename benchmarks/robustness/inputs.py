@@ -54,7 +54,7 @@ OTHERS = {
       ('--resume', '--output_dir=nowhere'),
       ('--output_dir=/proc/x',),
       ('--output_dir=a\0b',),
-      ('--output_dir=~nobody/x',),
+      ('--output_dir=~no_such_user/x',),
     ),
     *(('--agent=ddqn', '--index_dim=3'), ('--first_seed=4294967295', '--num_seeds=2'), ('--num_devices=100',)),
     *(('--hidden_sizes=65536,65536',), ('--hidden_sizes=30000,30000,30000',), ('--num_seeds=10000', '--size=1000')),

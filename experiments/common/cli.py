@@ -67,6 +67,9 @@ def start_main(
       sys.exit(f'{program}: {" ".join(str(e).split())}')
     except UnicodeDecodeError:
       sys.exit(f'{program}: --flagfile: is not a text file')
+    folder = flags.FLAGS['output_dir'] if 'output_dir' in flags.FLAGS else None
+    if folder is not None and folder.present and not (folder.value or '').strip():
+      sys.exit(f'{program}: --output_dir={folder.value}: must name a folder')
     if rest[1:]:
       sys.exit(f'{program}: {rest[1]}: not a flag; flags are --name=value, and --help lists them')
     return rest

@@ -23,6 +23,8 @@ def make_devices(num_devices: int, most: int) -> int:
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_num_cpu_devices', num_devices or min(num_cores(), most))
   available = len(jax.local_devices())
+  if jax.local_devices()[0].platform == 'cpu':
+    available = min(available, num_cores())  # JAX would make more, for nothing
   if num_devices > available:
     raise ConfigError(f'--num_devices={num_devices}: must be at most {available}, the devices of this machine')
   return available

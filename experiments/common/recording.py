@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,15 +141,27 @@ class TensorBoard:
     Raises:
       ConfigError: if tensorboardX is not installed.
     """
-    self._writer, self._folder = None, pathlib.Path(directory)
+    self._folder = pathlib.Path(directory)
+    self._writer: Any = None
     if not enabled:
       return
     check_installed('tensorboard', EVENTS)
-    from tensorboardX import SummaryWriter
+    # Not its SummaryWriter, whose thread writes when it likes, also after `flush`.
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import SessionLog
 
     if kept is not None:
       self._cut(kept)
-    self._writer = SummaryWriter(directory, purge_step=purge_step)
+    self._folder.mkdir(parents=True, exist_ok=True)
+    # Numbered: the name has seconds only, and a run that is resumed within one would write over its own file.
+    self._writer = EventsWriter(str(self._folder / 'events'), f'.{len(self._files())}')
+    if purge_step is not None:
+      self._add(purge_step, session_log=SessionLog(status=SessionLog.START))
+
+  def _add(self, step: int, **what: Any) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    self._writer.write_event(Event(step=step, wall_time=time.time(), **what))
 
   def _cut(self, kept: Mapping[str, int]) -> None:
     for path in self._files():
@@ -162,15 +175,20 @@ class TensorBoard:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     """Writes scalars at a step."""
-    if self._writer is not None:
-      for name, value in scalars.items():
-        self._writer.add_scalar(name, value, step)
+    if self._writer is None:
+      return
+    from tensorboardX.summary import scalar
+
+    for name, value in scalars.items():
+      self._add(step, summary=scalar(name, value))
+    self._writer.flush()
 
   def sizes(self) -> dict[str, int]:
     """Forces to disk what was written, and returns the bytes of each event file, for a checkpoint to remember."""
     if self._writer is None:
       return {}
-    self._writer.flush()
+    with naming(self._folder):
+      self._writer.flush()
     return {path.name: path.stat().st_size for path in self._files()}
 
   def close(self) -> None:

@@ -245,6 +245,54 @@ def test_seeds_are_given_once():
   assert not np.array_equal(first, a.reset().observation)
 
 
+@pytest.mark.parametrize('padding_type, padding', [('reset', 'first'), ('zero', 'blank')])
+def test_gymnasiums_stacks_are_rebuilt_by_replay_as_they_were_shown(padding_type, padding):
+  environment = GymnasiumEnvironment(
+    gymnasium.wrappers.FrameStackObservation(
+      gymnasium.make('CartPole-v1', max_episode_steps=7), 3, padding_type=padding_type
+    ),
+    seed=3,
+  )
+  assert environment.frame_padding == padding
+  settings = {'torso': 'mlp', 'prior_storage': 'replay', 'hidden_sizes': (4,), 'min_replay': 8, 'replay_capacity': 100}
+  config = dataclasses.replace(ha.HyperAgentConfig(), frame_stack=3, frame_padding=padding, batch_size=2, **settings)
+  replay = ha.make_replay_for(config)
+  host = ha.HostAgent(ha.make(config, 2), replay, 2, config, seed=0)
+  seen = [timestep.observation for timestep, _ in itertools.islice(ha.run_loop(host, environment), 30)]
+  state = host._carry.replay
+  batch = jax.device_get(replay.sample(state, jnp.arange(int(replay.size(state)), dtype=jnp.uint32)))
+  assert len(batch.o_tm1) > 20
+  for stack in (*batch.o_tm1, *batch.o_t):
+    assert any(np.array_equal(stack, shown) for shown in seen)
+  other = dataclasses.replace(config, frame_padding={'first': 'blank', 'blank': 'first'}[padding])
+  host = ha.HostAgent(ha.make(other, 2), ha.make_replay_for(other), 2, other, seed=0)
+  with pytest.raises(ValueError, match=f"frame_padding must be '{padding}'"):
+    host.step(environment.reset())
+
+
+class Half(gymnasium.Env):
+  """Whose observations are not of its space's dtype."""
+
+  observation_space = spaces.Dict({'a': spaces.Box(0, 255, (2,), np.uint8), 'b': spaces.Box(0, 1, (1,), np.float32)})
+  action_space = spaces.Discrete(2)
+  value = np.array([3.0, 4.0])
+
+  def reset(self, *, seed=None, options=None):
+    return {'a': self.value, 'b': np.array([0.1])}, {}
+
+
+def test_observations_that_their_spaces_dtype_does_not_hold_are_refused_and_others_are_taken():
+  environment = GymnasiumEnvironment(Half())
+  observation = environment.reset().observation
+  assert observation['a'].dtype == np.uint8 and observation['a'].tolist() == [3, 4]
+  assert observation['b'].dtype == np.float32  # rounded, as float64 always is
+  assert environment.frame_padding is None
+  for value in (0.5, 256.0, -1.0, float('nan')):
+    Half.value = np.array([0.0, value])
+    with pytest.raises(ValueError, match=rf"observation\['a'\] is of dtype float64 and holds {value}, which its space"):
+      environment.reset()
+
+
 class Spaces(gymnasium.Env):
   """Samples of a space; actions start from -1; the third step is both terminated and truncated."""
 

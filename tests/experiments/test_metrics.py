@@ -5,7 +5,7 @@ import io
 import pytest
 
 from experiments.common.progress import Progress, format_duration
-from experiments.common.recording import ResultsWriter
+from experiments.common.recording import ResultsWriter, TensorBoard
 from experiments.common.tables import format_table
 
 
@@ -96,3 +96,30 @@ def test_durations(seconds, text):
 
 def test_table_aligns_to_the_right():
   assert format_table(('n', 'solved'), [(10, '9/10')]) == ' n  solved\n----------\n10    9/10'
+
+
+def test_events_are_on_disk_when_a_checkpoint_asks_and_are_cut_back_to_it(tmp_path):
+  events = TensorBoard(str(tmp_path), True)
+  events.write(1, {'loss': 1.0})
+  kept = events.sizes()
+  (name,) = kept
+  before = (tmp_path / name).read_bytes()
+  assert len(before) == kept[name] > 0 and b'loss' in before
+  events.write(2, {'later': 2.0})
+  events.close()
+  (tmp_path / 'events.out.tfevents.99.of_a_run_after_it').write_bytes(b'void')
+  assert b'later' in (tmp_path / name).read_bytes()
+  again = TensorBoard(str(tmp_path), True, kept=kept)
+  again.write(2, {'again': 3.0})
+  again.close()
+  assert (tmp_path / name).read_bytes() == before
+  texts = [path.read_bytes() for path in tmp_path.iterdir()]
+  assert len(texts) == 2 and sum(b'again' in text for text in texts) == 1 and not any(b'later' in t for t in texts)
+
+
+def test_events_that_are_off_take_no_file(tmp_path):
+  events = TensorBoard(str(tmp_path / 'x'), False, kept={})
+  events.write(1, {'loss': 1.0})
+  assert events.sizes() == {}
+  events.close()
+  assert not (tmp_path / 'x').exists()
