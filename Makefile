@@ -35,7 +35,7 @@ test-part: $(READY)  ## runs the suite without what takes long; with PYTHON and 
 	$(BIN)/python -m pytest -n 2 --dist=worksteal -m "not slow and not long"
 
 test-long: $(READY)  ## runs what takes too long for the suite, and what holds only as the binaries compile
-	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=true" $(BIN)/python -m pytest -m long
+	AS_BINARIES_COMPILE=1 $(BIN)/python -m pytest -m long
 
 # The oldest release of every package that requirements.txt allows, which its lower bounds name. Not of ale-py, for
 # which jaxlib must be newer (setup.py).

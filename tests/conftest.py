@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from importlib import metadata
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # a thread per core of each library would only get in the way
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
@@ -10,7 +11,11 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # The tests compile much and compute little: LLVM's optimisations cost twice the time of everything else, and XLA's
 # newer way to write loops for it as much again. Neither changes what is fused and what is written in place.
 flags = os.environ.get('XLA_FLAGS', '')
-for name, value in (('xla_backend_optimization_level', '0'), ('xla_cpu_use_fusion_emitters', 'false')):
+quick = {'xla_backend_optimization_level': '0'}
+if tuple(map(int, metadata.version('jaxlib').split('.')[:2])) < (0, 11) and 'AS_BINARIES_COMPILE' not in os.environ:
+  # Later ones know no other way.
+  quick['xla_cpu_use_fusion_emitters'] = 'false'
+for name, value in quick.items():
   if name not in flags:
     flags += f' --{name}={value}'
 os.environ['XLA_FLAGS'] = flags + ' --xla_cpu_multi_thread_eigen=false'

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from typing import IO, NamedTuple
 
 from absl import flags
@@ -55,7 +56,9 @@ def prepare(own_flags: Sequence[str]) -> None:
   """
   _own_flags.update(own_flags)
   # Compiling is most of the work where sizes are tiny, and optimisations most of compiling.
-  quick = ' --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false'
+  quick = ' --xla_backend_optimization_level=0'
+  if tuple(map(int, metadata.version('jaxlib').split('.')[:2])) < (0, 11):  # later ones know no other way
+    quick += ' --xla_cpu_use_fusion_emitters=false'
   os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + quick
   import experiments.atari.binary
   import experiments.bsuite.binary
