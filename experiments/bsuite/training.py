@@ -29,6 +29,7 @@ from hyperagent_jax.envs import bsuite as envs
 from hyperagent_jax.envs.history import with_history
 from hyperagent_jax.runner import Runner, RunnerState, make_runner
 from hyperagent_jax.seeds import default_seed_axis
+from hyperagent_jax.types import Environment
 
 _FIRST_CHUNK, _CHUNK = 1_000, 10_000  # time steps between looks at what is done; they grow from one to the other
 
@@ -77,7 +78,7 @@ def make_batch_runner(
 
 
 def check_memory(todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, output: OutputConfig) -> None:
-  """Refuses, before anything is made, a batch that would not fit.
+  """Refuses, before anything is made, a batch that would not fit; looks at the two that may take most.
 
   Raises:
     ConfigError: naming what it takes and what there is.
@@ -85,19 +86,18 @@ def check_memory(todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConf
   devices = chosen_devices(output.num_devices)
   seed_axis = default_seed_axis(devices) if output.seed_axis == 'auto' else output.seed_axis
 
-  @functools.cache
-  def measure(settings: HyperAgentConfig, shape: tuple[int, ...], dtype: str, num_actions: int) -> tuple[int, int]:
-    timestep = memory.first_step(settings.num_envs, shape, np.dtype(dtype))
-    made = SYSTEMS[run.agent].make(settings, num_actions)
-    return memory.seed_bytes(made, make_replay_for(settings), settings, num_actions, timestep)
-
-  for batch in todo:
-    settings, environment = settings_for(batch.tasks[0], agent), batch.tasks[0].environment
+  def measure(settings: HyperAgentConfig, environment: Environment) -> tuple[int, int]:
     spec = environment.observation_spec
     shape = spec.shape if settings.frame_stack == 1 else (settings.frame_stack, *spec.shape)
-    sizes = functools.partial(measure, settings, shape, str(spec.dtype), environment.num_actions)
+    timestep = memory.first_step(settings.num_envs, shape, spec.dtype)
+    made = SYSTEMS[run.agent].make(settings, environment.num_actions)
+    return memory.seed_bytes(made, make_replay_for(settings), settings, environment.num_actions, timestep)
+
+  width = lambda batch: int(np.prod(batch.tasks[0].environment.observation_spec.shape))
+  for batch in (max(todo, key=lambda batch: len(batch.tasks) * width(batch)), max(todo, key=width)):
+    settings, num_ids = settings_for(batch.tasks[0], agent), len(batch.tasks)
+    sizes = functools.partial(measure, settings, batch.tasks[0].environment)
     flag = f'--bsuite_id={batch.tasks[0].bsuite_id} --replay_capacity={settings.replay_capacity}'
-    num_ids = len(batch.tasks)
     memory.check(flag, num_ids, devices, seed_axis == 'map', min(len(devices), num_ids), sizes)
 
 
