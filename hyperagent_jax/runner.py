@@ -3,6 +3,7 @@
 Seeds are trained side by side and share nothing but counters; `seeds.py` says how they are spread over devices.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from hyperagent_jax.checks import check_stack
 from hyperagent_jax.config import HyperAgentConfig
-from hyperagent_jax.evaluation import MAX_EVAL_STEPS, Episodes, make_evaluator
+from hyperagent_jax.evaluation import MAX_EVAL_STEPS, Episodes, make_evaluator, make_parts
 from hyperagent_jax.interaction import (
   CARRY_AXES,
   MAX_COUNT,
@@ -46,10 +47,12 @@ from hyperagent_jax.types import (
 # stay in cache.
 _WORDS_PER_BLOCK = 2**18
 _MAX_BLOCK = 64
+# Steps of an evaluation before the first look around, and the seconds between looks to which they are adapted.
+_FIRST_LOOK, _LOOK_SECONDS = 64, 1.0
 
 
 class Statistics(NamedTuple):
-  """What a seed has done; the second group counts from the start of the latest `run`."""
+  """What a seed has done; the second group counts from the start of the latest `run` that was told to be fresh."""
 
   num_interactions: Array  # [] int32 environment steps, resets not counted
   num_episodes: Array  # [] int32 finished episodes
@@ -90,11 +93,18 @@ class Run(Protocol):
   """Acts and learns."""
 
   def __call__(
-    self, state: RunnerState, num_steps: int, /, active: Sequence[bool] | np.ndarray | None = None
+    self,
+    state: RunnerState,
+    num_steps: int,
+    /,
+    active: Sequence[bool] | np.ndarray | None = None,
+    fresh: bool = True,
   ) -> RunnerState:
     """Returns the state so many time steps later; the one given is donated.
 
     ValueError if replay holds no whole transition yet, or a counter would outgrow an int32: see `MAX_COUNT`.
+
+    The second group of `Statistics` counts from here on if `fresh`, else from where it did.
 
     Seeds whose entry of `active` [S] is False rest, as far as that saves time: where seeds are mapped they stay as they
     are, where they are vmapped they go on with the others.
@@ -114,10 +124,18 @@ class Prefill(Protocol):
 class Evaluate(Protocol):
   """Plays whole episodes under frozen parameters."""
 
-  def __call__(self, state: RunnerState, /, repeat: int = 0, params: Params | None = None) -> Episodes:
+  def __call__(
+    self,
+    state: RunnerState,
+    /,
+    repeat: int = 0,
+    params: Params | None = None,
+    between: Callable[[], None] | None = None,
+  ) -> Episodes:
     """Returns the episodes [S, number of episodes] of the state's learners, or of these parameters [S, ...] instead.
 
-    Another `repeat` plays other episodes of the same state.
+    Another `repeat` plays other episodes of the same state. `between`, if given, is called every second or so, and may
+    raise something to give up; the episodes are the same.
     """
 
 
@@ -169,6 +187,13 @@ def _empty_statistics(num_envs: int) -> Statistics:
   )
 
 
+def _count_anew(s: Statistics, fresh: Array | bool) -> Statistics:
+  """Sets the second group of numbers back to nothing if `fresh`."""
+  empty = _empty_statistics(s.episode_return.shape[0])
+  again = ('finished', 'return_sum', 'num_updates', 'loss_sum', 'grad_norm_sum')
+  return s._replace(**{name: jnp.where(fresh, getattr(empty, name), getattr(s, name)) for name in again})
+
+
 def _count(s: Statistics, timestep: TimeStep) -> Statistics:
   """Adds a time step [E]."""
   episode_return = jnp.where(timestep.first(), 0.0, s.episode_return + timestep.reward)
@@ -196,8 +221,8 @@ def _count_losses(s: Statistics, losses: Losses, step: Array) -> Statistics:
 
 def make_train_loop(
   interaction: Interaction, environment: Environment, config: HyperAgentConfig, prefill: bool
-) -> Callable[[RunnerState, Array], RunnerState]:
-  """A pure function (state of one seed, number of steps) -> state, one call of which runs all `num_envs` environments.
+) -> Callable[..., RunnerState]:
+  """A pure function (state of one seed, number of steps, fresh=True) -> state that runs all `num_envs` environments.
 
   Random numbers are drawn for a block of steps at once. A step's numbers depend on its number only, so blocks are free
   to start anywhere.
@@ -212,11 +237,9 @@ def make_train_loop(
     statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
     return RunnerState(state.step + 1, state.key, state.env_params, env_state, carry, statistics)
 
-  def run(state: RunnerState, num_steps: Array) -> RunnerState:
+  def run(state: RunnerState, num_steps: Array, fresh: Array | bool = True) -> RunnerState:
     end = state.step + num_steps
-    fresh = _empty_statistics(config.num_envs)
-    kept = ('num_interactions', 'num_episodes', 'episode_return', 'nonfinite_step')
-    state = state._replace(statistics=fresh._replace(**{k: getattr(state.statistics, k) for k in kept}))
+    state = state._replace(statistics=_count_anew(state.statistics, fresh))
 
     def block(state: RunnerState) -> RunnerState:
       learning, acting = interaction.draw_block(state.key, state.step, block_size)
@@ -230,21 +253,22 @@ def make_train_loop(
 
 
 def make_resting_loop(
-  train: Callable[[RunnerState, Array], RunnerState], schedule: UpdateSchedule
-) -> Callable[[RunnerState, Array, Array], RunnerState]:
-  """A pure function (state of one seed, number of steps, active []) -> state, in which a seed may rest.
+  train: Callable[..., RunnerState], schedule: UpdateSchedule
+) -> Callable[[RunnerState, Array, Array | bool, Array], RunnerState]:
+  """A pure function (state of one seed, number of steps, fresh, active []) -> state, in which a seed may rest.
 
   It then stays as it is, but for the counters that all seeds share: these go on.
   """
 
-  def rest(state: RunnerState, num_steps: Array) -> RunnerState:
+  def rest(state: RunnerState, num_steps: Array, fresh: Array | bool) -> RunnerState:
+    del fresh
     learner, replay = state.carry.learner, state.carry.replay
     missed = schedule.num_updates_before(state.step + num_steps) - schedule.num_updates_before(state.step)
     learner = learner._replace(num_updates=learner.num_updates + missed)
     replay = count_rows(replay, num_steps)
     return state._replace(step=state.step + num_steps, carry=state.carry._replace(learner=learner, replay=replay))
 
-  return lambda state, num_steps, active: jax.lax.cond(active, train, rest, state, num_steps)
+  return lambda state, num_steps, fresh, active: jax.lax.cond(active, train, rest, state, num_steps, fresh)
 
 
 def _draw_shapes(interaction: Interaction, config: HyperAgentConfig) -> Any:
@@ -285,6 +309,7 @@ def make_runner(
   if seed_axis not in SEED_AXES:
     raise ValueError(f'seed_axis={seed_axis!r}: must be {" or ".join(SEED_AXES)}')
   evaluator = make_evaluator(agent, eval_environment or environment, num_eval_episodes, max_eval_steps)
+  parts = make_parts(agent, eval_environment or environment, num_eval_episodes, max_eval_steps)
   interaction = make_interaction(agent, replay, environment.num_actions, config)
 
   def compiled(f: Callable[..., Any], in_axes: Any, out_axes: Any, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
@@ -314,6 +339,8 @@ def make_runner(
   compiled_start = compiled(start, (0, 0, 0, 0), STATE_AXES)
   compiled_restart = compiled(restart, (STATE_AXES, 0, 0, 0), STATE_AXES, donate=(0,))
   compiled_evaluate = compiled(evaluator, (LEARNER_AXES, 0, 0), 0)
+  compiled_play = compiled(parts.start, (LEARNER_AXES, 0, 0), 0)
+  compiled_play_on = compiled(parts.go_on, (LEARNER_AXES, 0, 0, None), 0, donate=(2,))
 
   def first_steps(keys: PRNGKey, env_params: Any) -> tuple[Any, TimeStep]:
     return compiled_reset(keys, jnp.zeros((), jnp.int32), env_params)
@@ -331,12 +358,25 @@ def make_runner(
     shapes = jax.eval_shape(lambda: compiled_start(keys, env_params, *first_steps(keys, env_params)))
     return shapes._replace(key=keys)
 
-  def evaluate(state: RunnerState, repeat: int = 0, params: Params | None = None) -> Episodes:
+  def evaluate(
+    state: RunnerState,
+    repeat: int = 0,
+    params: Params | None = None,
+    between: Callable[[], None] | None = None,
+  ) -> Episodes:
     keys = jax.vmap(lambda key: stream_key(key, state.step, Stream.EVALUATE))(state.key)
     if repeat:
       keys = jax.vmap(lambda key: jax.random.fold_in(key, repeat))(keys)
     learner = state.learner if params is None else state.learner._replace(params=params)
-    return compiled_evaluate(learner, state.env_params, keys)
+    if between is None:
+      return compiled_evaluate(learner, state.env_params, keys)
+    playing, steps = compiled_play(learner, state.env_params, keys), _FIRST_LOOK
+    while not np.all(parts.is_over(playing)):
+      start = time.monotonic()
+      playing = jax.block_until_ready(compiled_play_on(learner, state.env_params, playing, jnp.int32(steps)))
+      between()
+      steps = steps * 2 if time.monotonic() - start < _LOOK_SECONDS else max(1, steps // 2)
+    return playing.episodes
 
   def place(state: RunnerState, env_params: Any = None) -> RunnerState:
     state = jax.device_put(state, shardings(STATE_AXES, state, mesh_for(state.key.shape[0], devices)))
@@ -347,10 +387,10 @@ def make_runner(
 
   prefill_loop, train_loop = (make_train_loop(interaction, environment, config, prefill=p) for p in (True, False))
   compiled_prefill, compiled_run = (
-    compiled(loop, (STATE_AXES, None), STATE_AXES, donate=(0,)) for loop in (prefill_loop, train_loop)
+    compiled(loop, (STATE_AXES, None, None), STATE_AXES, donate=(0,)) for loop in (prefill_loop, train_loop)
   )
   compiled_resting = compiled(
-    make_resting_loop(train_loop, interaction.schedule), (STATE_AXES, None, 0), STATE_AXES, donate=(0,)
+    make_resting_loop(train_loop, interaction.schedule), (STATE_AXES, None, None, 0), STATE_AXES, donate=(0,)
   )
 
   can_sample = jax.jit(jax.vmap(replay.can_sample, in_axes=(REPLAY_AXES,)))
@@ -366,9 +406,14 @@ def make_runner(
 
   def prefill(state: RunnerState, num_steps: int) -> RunnerState:
     check_count(state, num_steps)
-    return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32))
+    return compiled_prefill(state, jnp.asarray(num_steps, jnp.int32), jnp.asarray(True))
 
-  def run(state: RunnerState, num_steps: int, active: Sequence[bool] | np.ndarray | None = None) -> RunnerState:
+  def run(
+    state: RunnerState,
+    num_steps: int,
+    active: Sequence[bool] | np.ndarray | None = None,
+    fresh: bool = True,
+  ) -> RunnerState:
     check_count(state, num_steps)
     if not np.all(can_sample(state.carry.replay)):
       least = config.n_step + 1
@@ -376,7 +421,7 @@ def make_runner(
     count = jnp.asarray(num_steps, jnp.int32)
     # A branch is a select under vmap: resting would save nothing.
     if active is None or seed_axis == 'vmap':
-      return compiled_run(state, count)
-    return compiled_resting(state, count, jnp.asarray(active, bool))
+      return compiled_run(state, count, jnp.asarray(fresh))
+    return compiled_resting(state, count, jnp.asarray(fresh), jnp.asarray(active, bool))
 
   return Runner(init, shape, prefill, run, evaluate, place)

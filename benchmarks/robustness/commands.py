@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from typing import IO, NamedTuple
@@ -140,6 +141,7 @@ def _become(
     for name in _own_flags:
       delattr(flags.FLAGS, name)
     sys.argv = ['-m', *arguments]
+    warnings.simplefilter('ignore', RuntimeWarning)  # runpy's, of modules that are imported already
     runpy.run_module(module, run_name='__main__', alter_sys=True)
     status = 0
   except SystemExit as e:

@@ -19,10 +19,11 @@ from experiments.common.devices import set_num_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
 from experiments.common.recording import TensorBoard
+from experiments.common.resumption import open_results, open_tensorboard
 from experiments.common.runs import open_folder
 from experiments.common.signals import Signals
 from experiments.common.task import Files, History
-from experiments.common.training import end_of_training, open_results, open_tensorboard
+from experiments.common.training import end_of_training
 
 
 def import_figures() -> Callable[[str], str]:
@@ -44,7 +45,10 @@ def main() -> None:
   keep_compiled(s.output.compilation_cache_dir)
   set_num_devices(s.output.num_devices, s.run.num_seeds)
   check_memory(s)
-  with open_folder(s.output, 'atari', s.to_dict()) as folder, Signals(s.output.max_minutes) as signals:
+  with (
+    open_folder(s.output, 'atari', s.to_dict()) as folder,
+    Signals(s.output.max_minutes, s.output.grace_seconds) as signals,
+  ):
     histories, rows = train_all(s, folder, signals)
     end_of_training(signals, folder)
     tables = (
@@ -67,7 +71,7 @@ def train_all(s: Settings, folder: pathlib.Path, signals: Signals) -> tuple[dict
   def files_of(game: str) -> Files:
     if game not in tensorboards:
       tensorboards[game] = open_tensorboard(s.output, folder, game, resumed)
-    return Files(folder, results, tensorboards[game], settings, signals, progress)
+    return Files(folder, results, tensorboards[game], settings, signals, progress, s.output.chunk_seconds)
 
   try:
     return train_games(s, folder, files_of)

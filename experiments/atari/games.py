@@ -31,7 +31,11 @@ def action_names(games: AtariVectorEnv) -> list[str]:
 
 
 def policy_returns(
-  game: str, config: AtariConfig, num_episodes: int, policy: Callable[[int, int], np.ndarray]
+  game: str,
+  config: AtariConfig,
+  num_episodes: int,
+  policy: Callable[[int, int], np.ndarray],
+  between: Callable[[], None] = lambda: None,
 ) -> list[float]:
   """Unclipped returns of whole games, played side by side; of each emulator its first game counts.
 
@@ -40,6 +44,7 @@ def policy_returns(
     config: preprocessing.
     num_episodes: how many games.
     policy: step number, number of actions -> actions [num_episodes].
+    between: called now and then; may raise something to give up.
   """
   games = AtariVectorEnv(game, num_episodes, num_threads=config.num_threads, **vector_options(config, 1))
   games.reset(seed=np.arange(num_episodes))
@@ -47,22 +52,30 @@ def policy_returns(
   while not done.all():
     actions = policy(t, num_actions_in(games)).astype(np.int32)
     _, reward, terminated, truncated, _ = games.step(actions)
+    if t % 100 == 0:
+      between()
     returns += np.where(done, 0, reward)
     done, t = done | terminated | truncated, t + 1
   return returns.tolist()
 
 
-def random_returns(game: str, config: AtariConfig, num_episodes: int) -> list[float]:
+def random_returns(
+  game: str, config: AtariConfig, num_episodes: int, between: Callable[[], None] = lambda: None
+) -> list[float]:
   """Returns of uniformly random actions."""
   rng = np.random.default_rng(0)
-  return policy_returns(game, config, num_episodes, lambda _, n: rng.integers(0, n, num_episodes))
+  return policy_returns(game, config, num_episodes, lambda _, n: rng.integers(0, n, num_episodes), between)
 
 
-def constant_returns(game: str, config: AtariConfig, num_episodes: int) -> dict[str, list[float]]:
+def constant_returns(
+  game: str, config: AtariConfig, num_episodes: int, between: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
   """Returns of each action when nothing else is ever done, by the action's name."""
   names = action_names(AtariVectorEnv(game, 1, num_threads=1, **vector_options(config, 1)))
-  play_always = lambda action: policy_returns(game, config, num_episodes, lambda *_: np.full(num_episodes, action))
-  return {name: play_always(action) for action, name in enumerate(names)}
+  always = lambda action: lambda *_: np.full(num_episodes, action)
+  return {
+    name: policy_returns(game, config, num_episodes, always(action), between) for action, name in enumerate(names)
+  }
 
 
 def play(

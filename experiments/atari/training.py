@@ -19,8 +19,9 @@ from experiments.common import checkpoint, memory
 from experiments.common.devices import chosen_devices
 from experiments.common.files import write_atomically
 from experiments.common.recording import RESULT_COLUMNS
+from experiments.common.resumption import finished_record
 from experiments.common.task import Files, History, Kept, Task, checkpoints_of
-from experiments.common.training import finished_record, stopped, train
+from experiments.common.training import stopped, train
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.envs import atari
@@ -135,10 +136,16 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
   stop = files.signals.stop()
   if stop is not None:  # references can take minutes
     raise stopped(stop, files.folder, f'after the training of {game}')
+
+  def between() -> None:
+    stop = files.signals.stop()
+    if stop is not None:
+      raise stopped(stop, files.folder, f'in the reference games of {game}')
+
   references = {}
   if s.train.num_reference_episodes:
-    references = {'random': random_returns(game, s.env, s.train.num_reference_episodes)}
-    references |= constant_returns(game, s.env, s.train.num_reference_episodes)
+    references = {'random': random_returns(game, s.env, s.train.num_reference_episodes, between)}
+    references |= constant_returns(game, s.env, s.train.num_reference_episodes, between)
   if s.output.figures:
     from experiments.atari.figures import draw_game
 

@@ -21,7 +21,7 @@ from experiments.common.devices import chosen_devices
 from experiments.common.progress import format_duration
 from experiments.common.runs import OutputConfig
 from experiments.common.task import checkpoints_of
-from experiments.common.training import stopped
+from experiments.common.training import adapted, stopped
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.build import make_replay_for
 from hyperagent_jax.config import HyperAgentConfig
@@ -192,8 +192,9 @@ def train_batch(
   kept = checkpoint.latest(directory) if files.output.resume else None
   tasks, wanted = spread(batch, len(devices)) if kept is None else _recorded(batch, kept[1]['record'])
   targets = np.array([num_episodes(task, run) for task in tasks])
-  state = _begin(tasks, directory, runner, agent, run, files)
-  state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
+  with files.signals.nothing_to_save():
+    state = _begin(tasks, directory, runner, agent, run, files)
+    state = jax.block_until_ready(runner.run(state, 1, wanted))  # compiles
   history, saved_at, chunk = History(), time.monotonic(), _FIRST_CHUNK
   while True:
     played = np.asarray(envs.log_of(state.env_state).episode)[:, 0]
@@ -204,16 +205,19 @@ def train_batch(
       break
     start = time.monotonic()
     state = jax.block_until_ready(runner.run(state, chunk, active))
-    history.timed_seconds += time.monotonic() - start
+    seconds = time.monotonic() - start
+    history.timed_seconds += seconds
     history.timed_steps += chunk * int(active.sum())
-    chunk = min(2 * chunk, _CHUNK)
+    chunk = min(adapted(chunk, seconds, files.output.chunk_seconds), _CHUNK)
     _name_nonfinite(tasks, active, state, history)
     stop = files.signals.stop()
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(files.folder, tasks, wanted, state, targets)
       record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
+      begun = time.monotonic()
       checkpoint.save(directory, int(state.step), state, files.settings, record)
       saved_at = time.monotonic()
+      files.signals.save_seconds = max(files.signals.save_seconds, saved_at - begun)
     if stop is not None:
       raise stopped(stop, files.folder, f'in {batch.name}')
   write_logs(files.folder, tasks, wanted, state, targets)

@@ -22,11 +22,21 @@ def _select(improved: jax.Array, new: Params, old: Params) -> Params:
 
 
 def evaluate_and_write(
-  task: Task, runner: Runner, kept: Kept, run: RunConfig, history: History, files: Files, step_rate: float
+  task: Task,
+  runner: Runner,
+  kept: Kept,
+  run: RunConfig,
+  history: History,
+  files: Files,
+  step_rate: float,
+  between: Callable[[], None],
 ) -> Kept:
-  """Evaluates all seeds, writes a row for each and keeps the parameters of those that have never been better."""
+  """Evaluates all seeds, writes a row for each and keeps the parameters of those that have never been better.
+
+  `between` is called now and then while episodes are played; what it raises leaves everything as it was.
+  """
   state = kept.run
-  played = jax.device_get(runner.evaluate(state))
+  played = jax.device_get(runner.evaluate(state, between=between))
   each = played.returns  # [S, episodes]
   returns = each.mean(axis=1)
   s = jax.device_get(state.statistics)
@@ -95,17 +105,24 @@ def _means(history: History, rows: Sequence[Mapping[str, Any]]) -> dict[str, flo
 
 
 def final_evaluation(
-  task: Task, runner: Runner, kept: Kept, run: RunConfig, history: History, after_round: Callable[[], None]
+  task: Task,
+  runner: Runner,
+  kept: Kept,
+  run: RunConfig,
+  history: History,
+  after_round: Callable[[], None],
+  between: Callable[[], None],
 ) -> None:
   """Adds the returns of `num_final_episodes` episodes of every seed under its best parameters to `history.final`.
 
-  Rounds of `num_eval_episodes` that are there already are not played again; `after_round` is called after each other.
+  Rounds of `num_eval_episodes` that are there already are not played again; `after_round` is called after each
+  other one, and `between` now and then within one.
   """
   history.final = history.final or [[] for _ in task.seeds]
   while (done := len(history.final[0])) < task.num_final_episodes:
     repeat = 1 + done // run.num_eval_episodes  # 0 is the evaluation that chose these parameters
     missing = task.num_final_episodes - done
-    played = jax.device_get(runner.evaluate(kept.run, repeat=repeat, params=kept.best))
+    played = jax.device_get(runner.evaluate(kept.run, repeat=repeat, params=kept.best, between=between))
     if played.cut.any():
       warn(f'{task.name}: {played.cut.sum()} final episodes cut after --max_eval_steps={run.max_eval_steps:,} steps')
     returns = played.returns[:, :missing]

@@ -66,6 +66,16 @@ class OutputConfig:
     low=0.0,
     high=1e9,
   )
+  grace_seconds: float = field(
+    20.0,
+    'Seconds after SIGTERM, SIGHUP or Ctrl-C within which a run comes to a checkpoint, saving not counted; a run that '
+    'takes longer is ended without.',
+    low=0.1,
+    high=1e6,
+  )
+  chunk_seconds: float = field(
+    5.0, 'Seconds of training between looks at signals and time; a run does not depend on it.', low=0.01, high=1e6
+  )
   seed_axis: str = field(
     'auto',
     'Whether the seeds of a device run one after the other or as one batch; auto: map on CPU, vmap elsewhere.',

@@ -61,6 +61,8 @@ class History:
   final: list[list[float]] = dataclasses.field(default_factory=list)  # returns of the best parameters
   saved_step: int = -1  # time step of the newest checkpoint
   finished: bool = False
+  within: bool = False  # whether it stands within an interval between evaluations
+  unevaluated: bool = False  # whether it stands at the end of one whose evaluation is yet to come
 
   @property
   def steps_per_second(self) -> float:
@@ -85,6 +87,7 @@ class Files:
   settings: dict[str, Any]
   signals: Signals
   progress: Progress
+  chunk_seconds: float = 5.0
 
   def checkpoints(self, task: Task) -> str:
     """The task's folder of checkpoints."""

@@ -1,10 +1,10 @@
 """Training of all seeds of one environment: chunks, evaluations, checkpoints, resumption."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -14,97 +14,11 @@ from experiments.common import checkpoint
 from experiments.common.console import warn
 from experiments.common.errors import CheckpointError, Stopped
 from experiments.common.evaluations import evaluate_and_write, final_evaluation
-from experiments.common.files import naming
 from experiments.common.progress import format_duration
-from experiments.common.recording import ResultsWriter, TensorBoard
-from experiments.common.runs import OutputConfig, RunConfig
+from experiments.common.runs import RunConfig
 from experiments.common.signals import Signals
-from experiments.common.task import Files, History, Kept, Task, checkpoints_of
-from hyperagent_jax.config import ConfigError
+from experiments.common.task import Files, History, Kept, Task
 from hyperagent_jax.runner import Runner, RunnerState
-
-
-class Resumed(NamedTuple):
-  """Where a run that is gone on with stands."""
-
-  interactions: dict[str, int]  # of each task's newest whole checkpoint, 0 for none
-  events: dict[str, dict[str, int]]  # its event files and their lengths then
-
-
-def open_results(
-  output: OutputConfig, folder: pathlib.Path, columns: Sequence[str], names: Sequence[str], settings: dict[str, Any]
-) -> tuple[ResultsWriter, Resumed]:
-  """results.csv; on resuming as it was at each task's newest whole checkpoint.
-
-  Args:
-    output: whether to resume.
-    folder: the run's folder.
-    columns: of results.csv.
-    names: the run's tasks.
-    settings: what checkpoints must share.
-
-  Returns:
-    The file, and where the run stands (nothing unless resuming).
-
-  Raises:
-    ConfigError: if there is nothing to resume, or it was another configuration's.
-  """
-  path = str(folder / 'results.csv')
-  if not output.resume:
-    return ResultsWriter(path, columns), Resumed({}, {})
-  newest = {name: checkpoint.latest(checkpoints_of(folder, name)) for name in names}
-  if not any(newest.values()):
-    damaged = next((folder / 'checkpoints').glob('*/*'), None)
-    why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
-    raise ConfigError(f'--resume: {folder}: {why}; delete the folder or start in another')
-  records, old_length = {}, 0
-  for name, found in newest.items():
-    if found is not None:
-      checkpoint.check_config(checkpoints_of(folder, name), found[1], settings)
-      records[name] = found[1]['record']
-      old_length = max(old_length, records[name].get('results_length', 0))
-  parts, header = {name: record['rows'] for name, record in records.items() if 'rows' in record}, list(columns)
-  if old_length:
-    # Of formats 1 and 2, whose checkpoints know how long the file was: its rows stand before all others.
-    header, rows = _old_results(pathlib.Path(path), old_length)
-    parts = {'': rows, **parts}
-  header = next((record['columns'] for record in records.values() if 'columns' in record), header)
-  interactions = {name: records[name]['interactions'] if name in records else 0 for name in names}
-  events = {name: record['events'] for name, record in records.items() if 'events' in record}
-  return ResultsWriter(path, header, parts), Resumed(interactions, events)
-
-
-def _old_results(path: pathlib.Path, length: int) -> tuple[list[str], str]:
-  """Header and rows of a results.csv as it was when a checkpoint said so."""
-  with naming(path):
-    text = path.read_bytes()[:length].decode(errors='replace')
-  if len(text) < length or not text.endswith('\n') or '\r' in text:
-    raise CheckpointError(f'{path}: is not as it was when the checkpoint was saved, and that has no copy of its rows')
-  header, _, rows = text.partition('\n')
-  return header.split(','), rows
-
-
-def open_tensorboard(output: OutputConfig, folder: pathlib.Path, name: str, resumed: Resumed) -> TensorBoard:
-  """A task's events; on resuming, those after its newest whole checkpoint are cut off, or void."""
-  path = str(folder / 'tensorboard' / name)
-  if not output.resume:
-    return TensorBoard(path, output.tensorboard)
-  if name in resumed.events or not resumed.interactions[name]:
-    return TensorBoard(path, output.tensorboard, kept=resumed.events.get(name, {}))
-  return TensorBoard(path, output.tensorboard, purge_step=resumed.interactions[name] + 1)
-
-
-def finished_history(folder: pathlib.Path, name: str) -> History | None:
-  """The history of a task that an interrupted run had finished."""
-  record = finished_record(folder, name)
-  return None if record is None else History(**record['history'])
-
-
-def finished_record(folder: pathlib.Path, name: str) -> dict[str, Any] | None:
-  """What the newest checkpoint of a task remembers, if the task had finished."""
-  found = checkpoint.latest(checkpoints_of(folder, name))
-  record = None if found is None else found[1]['record']
-  return record if record is not None and record['history']['finished'] else None
 
 
 def train(
@@ -126,64 +40,172 @@ def train(
   Raises:
     Stopped: after saving a checkpoint.
     FloatingPointError: if a loss is not finite; the latest checkpoint stands.
-    CheckpointError, ConfigError, OSError: see `checkpoint.py` and `metrics.py`.
+    CheckpointError, ConfigError, OSError: see `checkpoint.py` and `recording.py`.
   """
-  kept, history = _begin(task, runner, files, resume)
-  end = task.step_at(task.max_interactions)
-  before, saved_at, compiled = history.seconds - started, _interactions(kept.run), False
-  if task.num_final_episodes and not history.untrained:
-    kept = evaluate_and_write(task, runner, kept, run, history, files, float('nan'))
-
-  while int(kept.run.step) < end and not _all_solved(task, history):
-    last = _interactions(kept.run)
-    history.iteration = next(k for k in range(history.iteration, end + 2) if _target(task, run, k) > kept.run.step)
-    start = time.monotonic()
-    # Not `kept.run` to the end of the statement: its arrays are donated.
-    state = jax.block_until_ready(runner.run(kept.run, _target(task, run, history.iteration) - int(kept.run.step)))
-    seconds = time.monotonic() - start
-    done = _interactions(state)
-    _check_finite(state, task, files)
-    kept = evaluate_and_write(
-      task, runner, Kept(state, kept.best), run, history, files, (done - last) * len(task.seeds) / seconds
-    )
-    history.seconds = before + time.monotonic()
-    if compiled:
-      history.timed_seconds += seconds
-      history.timed_interactions += (done - last) * len(task.seeds)
-    compiled = True
-
-    over = int(state.step) >= end or _all_solved(task, history)
-    history.finished = over and not task.num_final_episodes
-    _show(task, history, files, done, final=over)
-    stop = files.signals.stop()
-    if over or stop is not None or done - saved_at >= run.checkpoint_period:
-      save(task, kept, history, files)
-      saved_at = done
-    if stop is not None and not history.finished:
-      raise stopped(stop, files.folder, f'after {done:,} interactions')
+  with files.signals.nothing_to_save():
+    kept, history = _begin(task, runner, files, resume)
+  training = _Training(task, runner, run, files, kept, history, history.seconds - started)
+  if (task.num_final_episodes and not history.untrained) or history.unevaluated:
+    training.evaluate(float('nan'))
+    training.settle()
+  while not training.is_over():
+    step_rate = training.train_interval()
+    training.evaluate(step_rate)
+    training.settle()
   if not history.finished:
-    _finish(task, runner, kept, run, history, files, before)
-  return history, kept
+    training.evaluate_best()
+  return history, training.kept
 
 
-def _finish(
-  task: Task, runner: Runner, kept: Kept, run: RunConfig, history: History, files: Files, before: float
-) -> None:
-  """The final evaluation, remembered round by round."""
+class _Asked(Exception):
+  """The run was asked to stop in the middle of an evaluation, which has nothing to show yet."""
 
-  def remember() -> None:
-    played = len(history.final[0])
-    files.progress.show(
-      f'{task.name}  final episodes {played}/{task.num_final_episodes}', played == task.num_final_episodes
-    )
-    history.seconds = before + time.monotonic()
-    history.finished = played == task.num_final_episodes
-    checkpoint.update_record(files.checkpoints(task), history.saved_step, _record(task, kept, history, files))
-    stop = files.signals.stop()
+  def __init__(self, stop: tuple[int, str]):
+    super().__init__(stop)
+    self.stop = stop
+
+
+class _Training:
+  """The training of a task: intervals, each with its evaluation, and checkpoints between them or within."""
+
+  def __init__(
+    self, task: Task, runner: Runner, run: RunConfig, files: Files, kept: Kept, history: History, before: float
+  ):
+    self.kept = kept
+    self._task, self._runner, self._run, self._files, self._history = task, runner, run, files, history
+    self._before = before  # what is added to the monotonic time to give that of the whole run
+    self._end = task.step_at(task.max_interactions)
+    self._saved_at = _interactions(kept.run)
+    self._chunks = Chunks(files.chunk_seconds, files.signals)
+    self._has_compiled = False
+
+  def is_over(self) -> bool:
+    """Whether the budget is spent, or every seed solved."""
+    return int(self.kept.run.step) >= self._end or _all_solved(self._task, self._history)
+
+  def train_interval(self) -> float:
+    """Trains to the next evaluation; interactions of all seeds per second.
+
+    Raises:
+      Stopped: within it, after saving a checkpoint.
+    """
+    task, history, start = self._task, self._history, time.monotonic()
+    if not history.within:
+      numbers = range(history.iteration, self._end + 2)
+      history.iteration = next(k for k in numbers if _target(task, self._run, k) > self.kept.run.step)
+    target, last = _target(task, self._run, history.iteration), _interactions(self.kept.run)
+    while (left := target - int(self.kept.run.step)) > 0:
+      # Not `kept.run` to the end of the statement: its arrays are donated.
+      state = self._chunks.run(self._runner, self.kept.run, left, fresh=not history.within)
+      self.kept, history.within = Kept(state, self.kept.best), True
+      stop = self._files.signals.stop()
+      if stop is not None and int(state.step) < target:
+        _check_finite(state, task, self._files)
+        self._stop(stop, f'after {_interactions(state):,} interactions')
+    history.within = False
+    _check_finite(self.kept.run, task, self._files)
+    seconds = time.monotonic() - start
+    done = (_interactions(self.kept.run) - last) * len(task.seeds)
+    if self._has_compiled:
+      history.timed_seconds += seconds
+      history.timed_interactions += done
+    self._has_compiled = True
+    return done / seconds
+
+  def evaluate(self, step_rate: float) -> None:
+    """Evaluates and writes rows.
+
+    Raises:
+      Stopped: in the middle of it, after saving a checkpoint that says that the evaluation is yet to come.
+    """
+    history = self._history
+    try:
+      self.kept = evaluate_and_write(
+        self._task, self._runner, self.kept, self._run, history, self._files, step_rate, self._between
+      )
+      history.unevaluated = False
+    except _Asked as e:
+      history.unevaluated = True
+      self._stop(e.stop, 'in an evaluation')
+
+  def settle(self) -> None:
+    """Shows where the run stands after an evaluation, and saves a checkpoint if one is due.
+
+    Raises:
+      Stopped: after saving a checkpoint.
+    """
+    history, done = self._history, _interactions(self.kept.run)
+    history.seconds = self._before + time.monotonic()
+    history.finished = self.is_over() and not self._task.num_final_episodes
+    _show(self._task, history, self._files, done, final=self.is_over())
+    stop = self._files.signals.stop()
     if stop is not None and not history.finished:
-      raise stopped(stop, files.folder, f'after {played} final episodes')
+      self._stop(stop, f'after {done:,} interactions')
+    if self.is_over() or done - self._saved_at >= self._run.checkpoint_period:
+      save(self._task, self.kept, history, self._files)
+      self._saved_at = done
 
-  final_evaluation(task, runner, kept, run, history, remember)
+  def evaluate_best(self) -> None:
+    """The final evaluation, remembered round by round.
+
+    Raises:
+      Stopped: between rounds or within one, which is then played again.
+    """
+    task, history, files = self._task, self._history, self._files
+
+    def remember() -> None:
+      played = len(history.final[0])
+      text = f'{task.name}  final episodes {played}/{task.num_final_episodes}'
+      files.progress.show(text, played == task.num_final_episodes)
+      history.seconds = self._before + time.monotonic()
+      history.finished = played == task.num_final_episodes
+      checkpoint.update_record(files.checkpoints(task), history.saved_step, _record(task, self.kept, history, files))
+      stop = files.signals.stop()
+      if stop is not None and not history.finished:
+        raise _Asked(stop)
+
+    try:
+      final_evaluation(task, self._runner, self.kept, self._run, history, remember, self._between)
+    except _Asked as e:
+      raise stopped(e.stop, files.folder, f'after {len(history.final[0])} final episodes') from None
+
+  def _between(self) -> None:
+    # Not for --max_minutes, which may be shorter than an evaluation: a run that is cut up would never come past it.
+    if self._files.signals.received is not None:
+      raise _Asked((128 + self._files.signals.received, f'signal {self._files.signals.received}'))
+
+  def _stop(self, stop: tuple[int, str], where: str) -> NoReturn:
+    self._history.seconds = self._before + time.monotonic()
+    save(self._task, self.kept, self._history, self._files)
+    raise stopped(stop, self._files.folder, where)
+
+
+def adapted(steps: int, took: float, wanted: float) -> int:
+  """The size of the next chunk, after one of so many steps took so many seconds."""
+  return 2 * steps if took < wanted / 2 else max(1, steps // 2) if took > wanted else steps
+
+
+FIRST_CHUNK = 64  # steps, before it is known how long they take
+
+
+class Chunks:
+  """Runs of so many steps that each takes about as long as asked for; the run itself does not depend on it."""
+
+  def __init__(self, seconds: float, signals: Signals) -> None:
+    """Aims at so many seconds; while it compiles a signal ends the process at once."""
+    self._seconds, self._signals = seconds, signals
+    self._steps, self._has_compiled = FIRST_CHUNK, False
+
+  def run(self, runner: Runner, state: RunnerState, most: int, **how: Any) -> RunnerState:
+    """The state some steps later, at most so many; the one given is donated."""
+    steps, start = min(most, self._steps), time.monotonic()
+    with contextlib.nullcontext() if self._has_compiled else self._signals.nothing_to_save():
+      state = jax.block_until_ready(runner.run(state, steps, **how))
+    seconds = time.monotonic() - start
+    if self._has_compiled and steps == self._steps:
+      self._steps = adapted(steps, seconds, self._seconds)
+    self._has_compiled = True
+    return state
 
 
 def stopped(stop: tuple[int, str], folder: pathlib.Path, where: str) -> Stopped:
@@ -250,8 +272,9 @@ def save(task: Task, kept: Kept, history: History, files: Files) -> None:
   step = int(kept.run.step)
   if not _is_finite(kept.run):
     raise FloatingPointError(f'{task.name}: parameters are not finite at time step {step}; {_stands(task, files)}')
-  history.saved_step = step
+  history.saved_step, start = step, time.monotonic()
   checkpoint.save(files.checkpoints(task), step, kept, files.settings, _record(task, kept, history, files))
+  files.signals.save_seconds = max(files.signals.save_seconds, time.monotonic() - start)
 
 
 def _is_finite(state: RunnerState) -> bool:

@@ -15,10 +15,11 @@ from experiments.common.compilation import keep_compiled
 from experiments.common.devices import set_num_devices
 from experiments.common.extras import DRAWING
 from experiments.common.progress import Progress
+from experiments.common.resumption import finished_history, open_results, open_tensorboard
 from experiments.common.runs import OutputConfig, RunConfig, open_folder
 from experiments.common.signals import Signals
 from experiments.common.task import Files, History
-from experiments.common.training import end_of_training, finished_history, open_results, open_tensorboard
+from experiments.common.training import end_of_training
 from experiments.deep_sea.report import table, write_summary
 from experiments.deep_sea.settings import AgentConfigs, DeepSeaConfig, define_flags, read_settings, to_dict
 from experiments.deep_sea.snapshots import Snapshots
@@ -46,7 +47,10 @@ def main() -> None:
   for size in env.size:
     check_memory(size, agent_configs[size], env, run, output)
   settings = to_dict(agent_configs, run, env)
-  with open_folder(output, 'deep_sea', settings) as folder, Signals(output.max_minutes) as signals:
+  with (
+    open_folder(output, 'deep_sea', settings) as folder,
+    Signals(output.max_minutes, output.grace_seconds) as signals,
+  ):
     histories = train_sizes(agent_configs, run, output, env, settings, folder, signals)
     end_of_training(signals, folder)
     write_summary(folder / 'summary.csv', histories, agent_configs, run, env)
@@ -75,7 +79,7 @@ def train_sizes(
     done = finished_history(folder, task_name(size)) if output.resume else None
     if done is None:
       tensorboard = open_tensorboard(output, folder, task_name(size), resumed)
-      files = Files(folder, results, tensorboard, settings, signals, progress)
+      files = Files(folder, results, tensorboard, settings, signals, progress, output.chunk_seconds)
       try:
         done = train_size(size, agent_configs[size], env, run, output, files)
       finally:

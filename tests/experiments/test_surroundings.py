@@ -166,6 +166,38 @@ def test_signals_are_given_back_when_released_and_a_second_ctrl_c_stops_at_once(
   assert 'SIGTERM: stopping at the next opportunity, with a checkpoint' in capsys.readouterr().err
 
 
+BUSY = """
+import sys, time
+import numpy as np
+from experiments.common.signals import Signals
+with Signals(grace_seconds=1.0) as signals:
+  signals.save_seconds = 0.5
+  def work():
+    print('at work', flush=True)
+    while True:  # no Python for seconds at a time, as when XLA compiles
+      np.linalg.svd(np.random.default_rng(0).normal(size=(2500, 2500)))
+  if sys.argv[1] == 'nothing to save':
+    with signals.nothing_to_save():
+      work()
+  work()
+"""
+
+
+@pytest.mark.parametrize(('what', 'at_least', 'at_most'), [('nothing to save', 0.0, 1.0), ('something', 1.5, 5.0)])
+def test_a_process_that_does_not_come_to_an_end_is_ended_in_time(what, at_least, at_most):
+  words = [sys.executable, '-c', BUSY, what]
+  with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    assert process.stdout.readline() == 'at work\n'
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    start = time.monotonic()
+    process.wait(60)
+    seconds = time.monotonic() - start
+    assert process.returncode == 143
+    assert process.stderr.read().splitlines()[-1] == 'SIGTERM: ended at once; the latest checkpoint stands'
+  assert at_least <= seconds < at_most
+
+
 def test_a_folder_of_ones_home_is_there_and_no_other_name_is_taken(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   assert folder_named('~/runs/x') == tmp_path / 'runs/x'
@@ -194,6 +226,7 @@ def test_a_damaged_config_is_a_warning_since_checkpoints_have_the_settings_too(t
   assert run(folder, '--max_minutes=0.0001').returncode == 75
   (folder / 'config.json').write_text(text)
   (folder / 'checkpoints' / 'size_5' / 'notes.txt').write_text('mine')
+  (folder / 'posterior' / 'size_5').mkdir(parents=True, exist_ok=True)
   (folder / 'posterior' / 'size_5' / 'mine.npz').write_text('mine')
   done = run(folder, '--resume')
   assert done.returncode == 0, done.stderr

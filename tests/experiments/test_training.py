@@ -1,5 +1,6 @@
 """Runs that are stopped anywhere and go on: a task's training and final evaluation, several games, several stages."""
 
+import contextlib
 import dataclasses
 import types as python_types
 
@@ -14,12 +15,13 @@ from experiments.atari import stages as atari_stages
 from experiments.atari import training as atari_training
 from experiments.atari.settings import define_flags, read_settings
 from experiments.atari.training import train_games
-from experiments.common import checkpoint
+from experiments.common import checkpoint, training
 from experiments.common.errors import OUT_OF_TIME, CheckpointError, Stopped
 from experiments.common.recording import ResultsWriter, TensorBoard
+from experiments.common.resumption import finished_history
 from experiments.common.runs import RunConfig
 from experiments.common.task import Files, History, Task, checkpoints_of
-from experiments.common.training import finished_history, train
+from experiments.common.training import train
 from hyperagent_jax.agent import make_hyperagent, make_optimizer
 from hyperagent_jax.baselines import SYSTEMS
 from hyperagent_jax.config import HyperAgentConfig
@@ -91,19 +93,25 @@ def test_a_rival_that_is_resumed_is_bit_for_bit_the_one_never_stopped(name, task
 
 
 class StopAt:
-  """Asks to stop at the n-th question, counted from 1; 0: never."""
+  """Asks to stop from the n-th question on, counted from 1; 0: never."""
+
+  save_seconds, received = 0.0, None
 
   def __init__(self, number):
-    self.left = number
+    self.number, self.asked = number, 0
+
+  def nothing_to_save(self):
+    return contextlib.nullcontext()
 
   def stop(self):
-    self.left -= 1
-    return (OUT_OF_TIME, '--max_minutes') if self.left == 0 else None
+    self.asked += 1
+    return (OUT_OF_TIME, '--max_minutes') if 0 < self.number <= self.asked else None
 
 
 def files(folder, stop_at, resume):
+  folder.mkdir(exist_ok=True)
   path = folder / 'results.csv'
-  columns = ('seed', 'iteration', 'env_step', 'eval_episode_return')
+  columns = ('seed', 'iteration', 'env_step', 'eval_episode_return', 'train_episode_return', 'loss', 'grad_norm')
   found = checkpoint.latest(checkpoints_of(folder, 'task')) if resume else None
   results = ResultsWriter(str(path), columns, {'task': found[1]['record']['rows']} if found else None)
   nowhere = python_types.SimpleNamespace(show=lambda *_, **__: None)
@@ -114,8 +122,8 @@ def rows(folder):
   return (folder / 'results.csv').read_text().splitlines()
 
 
-# Evaluations at steps 20, 40 and 50, then three rounds of final episodes.
-@pytest.mark.parametrize('stop_at', [1, 3, 4, 5])
+# Within or after evaluations at steps 20, 40 and 50, and three rounds of final episodes.
+@pytest.mark.parametrize('stop_at', [1, 2, 3, 5, 7, 8])
 @pytest.mark.slow
 def test_a_run_stopped_anywhere_is_finished_by_the_next_one(runner, task, tmp_path, stop_at):
   with pytest.raises(Stopped) as e:
@@ -131,6 +139,41 @@ def test_a_run_stopped_anywhere_is_finished_by_the_next_one(runner, task, tmp_pa
   if final_before:  # what had been played is not played again
     assert [new[: len(old)] for new, old in zip(history.final, final_before, strict=True)] == final_before
   assert finished_history(tmp_path, 'task') == history
+
+
+class Asked(StopAt):
+  """Stops as on a signal, also within evaluations."""
+
+  @property
+  def received(self):
+    return 15 if self.stop() else None
+
+
+@pytest.mark.parametrize('every', [1, 2, 3])
+@pytest.mark.slow
+def test_a_run_that_is_stopped_again_and_again_within_intervals_writes_the_rows_of_one_never_stopped(
+  task, tmp_path, monkeypatch, every
+):
+  """Its environment can be kept, so the rows are the same, losses and returns of the interval's training included."""
+  runner = agent_runner('ddqn')
+  task = dataclasses.replace(task, num_final_episodes=0, episode_length=SIZE)
+  whole, _ = train(task, runner, RUN, files(tmp_path / 'whole', 0, resume=False), resume=False, started=0.0)
+  monkeypatch.setattr(training, 'FIRST_CHUNK', 7)
+  number, within = 0, set()
+  while True:
+    mine = files(tmp_path / 'parts', every, resume=number > 0)
+    mine.signals = Asked(every if number % 2 else 2 * every)
+    try:
+      history, _ = train(task, runner, RUN, mine, resume=number > 0, started=0.0)
+      break
+    except Stopped:
+      number += 1
+      record = checkpoint.latest(checkpoints_of(tmp_path / 'parts', 'task'))[1]['record']['history']
+      within |= {name for name in ('within', 'unevaluated') if record[name]}
+      assert number < 100
+  assert number >= 2 and {1: 'within', 2: 'unevaluated'}.get(every, next(iter(within))) in within
+  assert rows(tmp_path / 'parts') == rows(tmp_path / 'whole')
+  assert history.num_episodes == whole.num_episodes and history.mean_return == whole.mean_return
 
 
 def test_the_best_parameters_are_those_of_the_best_evaluation(runner, task, tmp_path):
@@ -191,6 +234,7 @@ def test_finished_games_are_not_trained_again_and_keep_their_scores(monkeypatch,
   with pytest.raises(Stopped, match='before freeway'):
     train_games(settings(games), tmp_path, files_of)
   assert trained == ['pong', 'boxing']
+  signals.number = 0
   for _ in range(2):
     (tmp_path / 'scores.csv').unlink()  # it is written again from the checkpoints
     histories, found = train_games(settings(games, '--resume'), tmp_path, files_of)
