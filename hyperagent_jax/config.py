@@ -188,9 +188,11 @@ class HyperAgentConfig:
 def _check_field(f: dataclasses.Field, value: Any) -> None:
   """Raises ConfigError unless the value is of the field's kind and within its bounds."""
   low, high, choices = (f.metadata.get(k) for k in ('low', 'high', 'choices'))
+  if isinstance(f.default, bool) and choices and value in choices:  # a word besides true and false
+    return
   if not _is_kind(value, f.default) and f.name != 'update_indices':  # that may be a word or a number
     raise ConfigError(f'--{f.name}={_show(value)}: must be {_KINDS[type(f.default)]}')
-  if choices and value not in choices:
+  if choices and value not in choices and not isinstance(value, bool):
     raise ConfigError(f'--{f.name}={value}: must be one of {", ".join(map(str, choices))}')
   if isinstance(value, str | bool):
     return

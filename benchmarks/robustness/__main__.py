@@ -1,10 +1,10 @@
 """What the binaries do when something is wrong, counted.
 
-    python -m benchmarks.robustness --parts=inputs,kills,damages,steady --output_dir=runs/robustness
+    python -m benchmarks.robustness --parts=inputs,kills,damages,stops,steady --output_dir=runs/robustness
 
 `inputs`: odd values of every flag of every binary. `kills`: SIGKILL at random moments of runs on DeepSea, bsuite and
-Atari, which then go on. `damages`: files cut, flipped, emptied, removed or grown before a run goes on. `steady`: a run
-of half an hour, and what it holds. Each part writes a CSV file as it goes, and goes on where it was interrupted; hours
+Atari, which then go on. `damages`: files cut, flipped, emptied, removed or grown before a run goes on. `stops`: SIGTERM
+at random moments, and how long the end takes. `steady`: a run of half an hour, and what it holds. Each part writes a CSV file as it goes, and goes on where it was interrupted; hours
 in all, minutes with --reduced. The exit status is 1 if anything was not as promised.
 """
 
@@ -19,12 +19,20 @@ from typing import Any
 
 from absl import app, flags
 
-from benchmarks.robustness import commands, damages, inputs, kills, steady
+from benchmarks.robustness import commands, damages, inputs, kills, steady, stops
 from experiments.common.tables import csv_text, format_table
 
 OWN_FLAGS = ('parts', 'output_dir', 'reduced', 'minutes')
-PARTS = ('inputs', 'kills', 'damages', 'steady')
-_GOOD = {'refused', 'ran', 'stopped', 'whole', 'as undisturbed', 'refused in a line'}
+PARTS = ('inputs', 'kills', 'damages', 'stops', 'steady')
+_GOOD = {
+  'ended before there was anything to save',
+  'refused',
+  'ran',
+  'stopped',
+  'whole',
+  'as undisturbed',
+  'refused in a line',
+}
 
 
 class Rows:
@@ -97,6 +105,21 @@ def count_damages(rows: Rows, numbers: dict[str, int]) -> None:
           print(row, flush=True)
 
 
+def count_stops(rows: Rows, numbers: dict[str, int]) -> None:
+  """Asks runs of each kind to stop so often."""
+  for name, number in numbers.items():
+    done = sum(row['kind'] == name for row in rows.rows)
+    if done == number:
+      continue
+    with tempfile.TemporaryDirectory() as folder:
+      stops.compile_first(name, pathlib.Path(folder) / 'run')
+    for i in range(done, number):
+      rng = random.Random(f'{name} {i}')
+      row = {'trial': i, **with_folder(lambda folder, n=name, r=rng: stops.trial(n, folder / 'run', r))}  # type: ignore[misc]
+      rows.write(row)
+      print(name, i, row['outcome'], row['seconds'], flush=True)
+
+
 def told(rows: Rows, by: Sequence[str]) -> str:
   """How often each outcome came, by these columns."""
   counts = Counter(tuple(row[name] for name in (*by, 'outcome')) for row in rows.rows)
@@ -130,6 +153,12 @@ def main(argv: list[str]) -> None:
     count_damages(rows, {'deep_sea': 2} if few else {'deep_sea': 200, 'bsuite': 100, 'atari': 100})
     bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
     print(told(rows, ('kind', 'file')))
+  if 'stops' in values.parts:
+    rows = Rows(folder / 'stops.csv', stops.COLUMNS)
+    count_stops(rows, {'deep_sea': 1} if few else {'deep_sea': 7, 'bsuite': 6, 'atari': 7})
+    bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
+    print(told(rows, ('kind',)))
+    print(f'the longest took {max(float(row["seconds"]) for row in rows.rows):.1f} s')
   if 'steady' in values.parts:
     rows = Rows(folder / 'steady.csv', steady.COLUMNS)
     with tempfile.TemporaryDirectory() as place:

@@ -6,6 +6,7 @@ The protocol is the paper's (B.1): every 20,000 interactions 10 whole games, and
 parameters of each seed. --game also takes several games and the suites suite26, suite29, suite55 and hard8.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,10 +47,10 @@ def main() -> None:
   set_num_devices(s.output.num_devices, s.run.num_seeds)
   check_memory(s)
   with (
-    open_folder(s.output, 'atari', s.to_dict()) as folder,
+    open_folder(s.output, 'atari', s.to_dict()) as (folder, output),
     Signals(s.output.max_minutes, s.output.grace_seconds) as signals,
   ):
-    histories, rows = train_all(s, folder, signals)
+    histories, rows = train_all(dataclasses.replace(s, output=output), folder, signals)
     end_of_training(signals, folder)
     tables = (
       game_table(rows, histories),

@@ -92,15 +92,12 @@ def plan(c: StagesConfig) -> list[Stage]:
   ]
 
 
-def command_of(stage: Stage, folder: pathlib.Path, minutes: float) -> list[str]:
+def command_of(stage: Stage, minutes: float) -> list[str]:
   """The stage's command, to begin or to go on."""
   command = list(stage.command)
   if stage.resumable:
     command.append(f'--max_minutes={minutes:.2f}')
-    if any((folder / stage.name / 'checkpoints').glob('*/*.json')):
-      command.append('--resume')
-    else:  # it may have been killed before its first checkpoint
-      (folder / stage.name / 'results.csv').unlink(missing_ok=True)
+    command.append('--resume=auto')
   return command
 
 
@@ -117,7 +114,7 @@ def run_stages(
     left = (deadline - time.monotonic()) / 60
     if left < 0.1 * minutes:  # not worth compiling for
       return OUT_OF_TIME, f'time is up before stage {stage.name}; call again'
-    status = call(command_of(stage, folder, left))
+    status = call(command_of(stage, left))
     if status == OUT_OF_TIME:
       return status, f'time is up in stage {stage.name}; call again'
     if status:

@@ -131,7 +131,7 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
   """Trains a game, and writes its best parameters and a GIF; returns also its rows of scores.csv."""
   started = time.monotonic()
   trainer = make_trainer(game, s)
-  history, kept = train(trainer.task, trainer.runner, s.run, files, s.output.resume, started)
+  history, kept = train(trainer.task, trainer.runner, s.run, files, bool(s.output.resume), started)
   save_best(files.folder, trainer, kept)
   stop = files.signals.stop()
   if stop is not None:  # references can take minutes

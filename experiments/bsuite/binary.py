@@ -96,7 +96,7 @@ def main() -> None:
   del settings['checkpoint_minutes']  # may change when a run is gone on with
   check_memory(todo, agent, run, output)
   opened = open_folder(output, 'bsuite', settings, results=LOG_FILES)
-  with opened as folder, Signals(output.max_minutes, output.grace_seconds) as signals:
+  with opened as (folder, output), Signals(output.max_minutes, output.grace_seconds) as signals:
     files = Files(folder, settings, output, signals, Progress())
     left = unfinished(todo, run, folder)
     train = train_on_host if values.driver == 'host' else train_batches

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import time
 from collections.abc import Iterator
 from importlib import metadata
@@ -57,7 +58,12 @@ class OutputConfig:
   """Settings that may differ when a run is resumed."""
 
   output_dir: str = field('', "Folder of the run's files; by default a new one under runs/.")
-  resume: bool = field(False, 'Go on from the newest checkpoint in --output_dir.')
+  resume: bool | str = field(
+    False,
+    'Go on from the newest checkpoint in --output_dir; auto: if there is one, else start there, so that one command '
+    'does both.',
+    choices=('auto',),
+  )
   tensorboard: bool = field(True, 'Write TensorBoard events.')
   figures: bool = field(True, 'Draw figures at the end.')
   max_minutes: float = field(
@@ -106,8 +112,17 @@ def folder_named(text: str, flag: str = 'output_dir') -> pathlib.Path:
 @contextlib.contextmanager
 def open_folder(
   output: OutputConfig, program: str, settings: dict[str, Any], results: str = 'results.csv'
-) -> Iterator[pathlib.Path]:
-  """The run's folder with its config.json, for this process alone; `results` are the files by which a run is known.
+) -> Iterator[tuple[pathlib.Path, OutputConfig]]:
+  """The run's folder with its config.json, for this process alone.
+
+  Args:
+    output: where, and whether to go on.
+    program: names a folder where none is given.
+    settings: for config.json, or to compare with it.
+    results: the files by which a run is known.
+
+  Yields:
+    The folder, and `output` with `resume` as it has been found to be.
 
   Raises:
     ConfigError: if it holds another run's results and resume is off, another run is writing there, or it cannot be
@@ -117,9 +132,11 @@ def open_folder(
   folder = folder_named(output.output_dir) if output.output_dir else default
   if output.resume and not output.output_dir:
     raise ConfigError('--resume: needs --output_dir, the folder of the run to go on with')
-  if output.resume and not folder.is_dir():
+  if output.resume is True and not folder.is_dir():
     raise ConfigError(f'--resume: {folder} has no checkpoint; there is no such folder')
   with owned(folder):
+    if output.resume == 'auto':
+      output = dataclasses.replace(output, resume=_has_begun(folder, settings, results))
     if output.resume:
       _check_settings(folder, settings)
     elif any(folder.glob(results)):
@@ -128,7 +145,35 @@ def open_folder(
     else:
       text = json.dumps({**settings, 'versions': _versions()}, indent=2) + '\n'
       write_atomically(folder / 'config.json', text.encode())
-    yield folder
+    yield folder, output
+
+
+# What a run makes before its first checkpoint, besides config.json; and what it has when it is done.
+_YOUNG, _DONE = ('checkpoints', 'posterior', 'tensorboard'), ('summary.csv', 'scores.csv')
+
+
+def _has_begun(folder: pathlib.Path, settings: dict[str, Any], results: str) -> bool:
+  """Whether there is something to go on from; if not, what a run left that was killed before is cleared away.
+
+  Its results.csv is kept as results.csv.abandoned, should somebody have removed the checkpoints.
+
+  Raises:
+    ConfigError: if that run had other settings, or has finished.
+  """
+  if any(folder.glob('checkpoints/*/*.json')) or (results != 'results.csv' and any(folder.glob(results))):
+    return True
+  if (folder / 'config.json').exists():
+    _check_settings(folder, settings)
+    for name in _DONE:
+      if (folder / name).exists():
+        raise ConfigError(f'--resume=auto: {folder} has a {name} but no checkpoint; name another folder')
+    for name in _YOUNG:
+      shutil.rmtree(folder / name, ignore_errors=True)
+    table = folder / 'results.csv'
+    if table.exists() and table.read_bytes().count(b'\n') > 1:
+      table.replace(folder / 'results.csv.abandoned')
+    table.unlink(missing_ok=True)
+  return False
 
 
 def _versions() -> dict[str, str]:

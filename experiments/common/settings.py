@@ -1,6 +1,7 @@
 """Settings as command-line flags and as JSON."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -30,9 +31,13 @@ def define_config_flags(config: Any, flag_values: flags.FlagValues = flags.FLAGS
     if f.name in skip:
       continue
     default, text = getattr(config, f.name), f.metadata['help']
-    if f.metadata['choices']:
+    if f.metadata['choices'] and not isinstance(default, bool):
       text += f' One of {", ".join(f.metadata["choices"])}.'
-    if isinstance(default, bool):
+    if isinstance(default, bool) and f.metadata['choices']:
+      parser = _BooleanOrWordParser(f.metadata['choices'])
+      flag = flags.Flag(parser, _SERIALIZER, f.name, default, text, boolean=True)
+      flags.DEFINE_flag(flag, flag_values)
+    elif isinstance(default, bool):
       flags.DEFINE_bool(f.name, default, text, flag_values=flag_values)
     elif isinstance(default, int):
       define_integer(f.name, default, text, flag_values)
@@ -65,6 +70,23 @@ class _IntegerParser(flags.IntegerParser):
     """The number; ValueError if it is none."""
     _check_ascii(argument)
     return super().parse(argument)
+
+
+class _BooleanOrWordParser(flags.BooleanParser):
+  """True, false, or one of some words."""
+
+  def __init__(self, words: Sequence[str]):
+    super().__init__()
+    self._words = tuple(words)
+
+  def parse(self, argument: Any) -> Any:
+    """The truth value or the word; ValueError if it is neither."""
+    if argument in self._words:
+      return argument
+    try:
+      return super().parse(argument)
+    except ValueError:
+      raise ValueError(f'must be true, false or {", ".join(self._words)}') from None
 
 
 class _FloatParser(flags.FloatParser):

@@ -48,7 +48,7 @@ def main() -> None:
     check_memory(size, agent_configs[size], env, run, output)
   settings = to_dict(agent_configs, run, env)
   with (
-    open_folder(output, 'deep_sea', settings) as folder,
+    open_folder(output, 'deep_sea', settings) as (folder, output),
     Signals(output.max_minutes, output.grace_seconds) as signals,
   ):
     histories = train_sizes(agent_configs, run, output, env, settings, folder, signals)

@@ -109,4 +109,4 @@ def train_size(
     devices=chosen_devices(output.num_devices),
     seed_axis=None if output.seed_axis == 'auto' else output.seed_axis,
   )
-  return train(task, runner, run, files, output.resume, started)[0]
+  return train(task, runner, run, files, bool(output.resume), started)[0]

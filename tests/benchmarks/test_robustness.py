@@ -91,7 +91,13 @@ def test_an_unknown_part_is_refused(tmp_path):
 def test_each_part_does_what_it_says_at_a_small_scale(tmp_path):
   done = run(tmp_path)
   assert done.returncode == 0, done.stdout + done.stderr
-  assert {path.name for path in tmp_path.iterdir()} == {'inputs.csv', 'kills.csv', 'damages.csv', 'steady.csv'}
+  assert {path.name for path in tmp_path.iterdir()} == {
+    'inputs.csv',
+    'kills.csv',
+    'damages.csv',
+    'stops.csv',
+    'steady.csv',
+  }
   lines = {path.name: path.read_text().count('\n') for path in tmp_path.iterdir()}
   assert lines['inputs.csv'] > 40 and lines['kills.csv'] == 2 and lines['damages.csv'] == 3 and lines['steady.csv'] > 3
   again = run(tmp_path, '--parts=inputs,kills,damages')  # is done

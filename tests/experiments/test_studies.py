@@ -70,18 +70,10 @@ def test_grid_is_every_series_at_every_value():
   assert made[1].flags == {'num_seeds': 2, 'sigma': 0.1, 'size': 5}
 
 
-def test_a_run_with_checkpoints_is_gone_on_with_and_any_other_started_anew(tmp_path, process):
-  assert '--resume' not in command(SETTING, tmp_path / 'none')
-  whole = tmp_path / 'whole'
-  (whole / 'checkpoints' / 'size_4' / '1').mkdir(parents=True)
-  assert '--resume' in command(SETTING, whole)
-  run_setting(SETTING, whole, float('inf'))
-  assert (whole / 'checkpoints').exists()
-  torn = tmp_path / 'torn'
-  torn.mkdir()
-  (torn / 'results.csv').write_text('half a line')
-  run_setting(SETTING, torn, float('inf'))
-  assert not (torn / 'results.csv').exists()
+def test_a_run_is_begun_or_gone_on_with_by_one_command(tmp_path, process):
+  assert command(SETTING, tmp_path)[-1] == '--resume=auto'
+  run_setting(SETTING, tmp_path, float('inf'))
+  assert process.calls == [command(SETTING, tmp_path)]
   assert all(not w.startswith('--max_minutes') for w in process.calls[-1])
 
 

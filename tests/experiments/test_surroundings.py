@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,35 @@ def test_a_closed_terminal_saves_a_checkpoint(tmp_path):
     _, err = process.communicate(timeout=120)
   assert process.returncode == 128 + signal.SIGHUP
   assert 'stopped by signal 1' in err.strip().splitlines()[-1]
+
+
+def test_resume_auto_begins_and_goes_on_with_the_same_command(tmp_path):
+  """Killed inside its first save: rows, half a checkpoint, no manifest."""
+  whole, young = tmp_path / 'whole', tmp_path / 'young'
+  done = run(whole, '--resume=auto')
+  assert done.returncode == 0, done.stderr
+  text = (whole / 'results.csv').read_text()
+  young.mkdir()
+  (young / 'config.json').write_bytes((whole / 'config.json').read_bytes())
+  (young / 'results.csv').write_text(''.join(text.splitlines(True)[:2]) + 'half a ro')
+  (young / 'checkpoints/size_5/000000000060').mkdir(parents=True)
+  (young / 'checkpoints/size_5/000000000060/half').write_text('x')
+  other = run(young, '--resume=auto', '--batch_size=8')
+  assert other.returncode == 1 and 'batch_size: 4 -> 8' in other.stderr
+  done = run(young, '--resume=auto')
+  assert done.returncode == 0, done.stderr
+  strip = lambda text: [[x for i, x in enumerate(line.split(',')) if i != 11] for line in text.splitlines()]
+  assert strip((young / 'results.csv').read_text()) == strip(text)
+  assert (young / 'results.csv.abandoned').read_text().endswith('half a ro')
+  before = (young / 'results.csv').read_bytes()
+  again = run(young, '--resume=auto')
+  assert again.returncode == 0 and (young / 'results.csv').read_bytes() == before
+  shutil.rmtree(young / 'checkpoints')
+  refused = run(young, '--resume=auto')
+  assert refused.returncode == 1 and 'has a summary.csv but no checkpoint' in refused.stderr
+  assert (young / 'results.csv').read_bytes() == before
+  word = run(young, '--resume=maybe')
+  assert word.returncode == 1 and 'must be true, false or auto' in word.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- small pieces

@@ -262,7 +262,7 @@ def test_stages_go_on_where_the_last_call_stopped(tmp_path):
   assert atari_stages.run_stages(stages, tmp_path, 5.0, call)[0] == 0
   names = [command[2] for command in commands]
   assert names == ['benchmarks.atari', *['experiments.atari'] * 3]
-  assert '--resume' not in commands[1] and '--resume' in commands[2] and '--resume' not in commands[3]
+  assert all('--resume=auto' in command for command in commands[1:])
   assert any(x.startswith('--max_minutes=') for x in commands[1])
   assert '--max_interactions=2000000' in commands[3] and '--game=freeway' in commands[3]
   assert atari_stages.run_stages(stages, tmp_path, 5.0, call) == (0, f'all done, see {tmp_path}')
@@ -278,8 +278,8 @@ def test_a_failing_stage_ends_the_call_and_no_time_starts_none(tmp_path):
   assert atari_stages.run_stages(stages, tmp_path, -1.0, never)[0] == OUT_OF_TIME
 
 
-def test_commands_of_stages_are_flags_that_exist(tmp_path):
+def test_commands_of_stages_are_flags_that_exist():
   for stage in atari_stages.plan(atari_stages.StagesConfig(arguments='--preset=fast_cpu --num_envs=2'))[1:]:
-    s = settings(*atari_stages.command_of(stage, tmp_path, 3.0)[3:])
+    s = settings(*atari_stages.command_of(stage, 3.0)[3:])
     assert s.agent.torso == 'data_efficient' and s.agent.num_envs == 2
     assert s.output.max_minutes == 3.0

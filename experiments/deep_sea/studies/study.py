@@ -7,7 +7,6 @@ interrupted goes on where it stopped.
 import dataclasses
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
 import time
@@ -89,9 +88,8 @@ def grid(series: Series, x_flag: str, xs: Sequence[Any], **common: Any) -> tuple
 
 
 def command(setting: Setting, folder: pathlib.Path) -> list[str]:
-  """The command of a run; a folder with checkpoints is gone on with, any other is started anew."""
-  resume = any(folder.glob('checkpoints/*/*'))
-  output = [f'--output_dir={folder}', '--nofigures', '--notensorboard', *(['--resume'] if resume else [])]
+  """The command of a run, to begin it or to go on with it."""
+  output = [f'--output_dir={folder}', '--nofigures', '--notensorboard', '--resume=auto']
   return [sys.executable, '-m', BINARY, *setting.arguments, *output]
 
 
@@ -128,8 +126,6 @@ def run_setting(setting: Setting, folder: pathlib.Path, deadline: float) -> None
     check_settings(setting, folder)
     return
   words = command(setting, folder)
-  if '--resume' not in words:
-    shutil.rmtree(folder, ignore_errors=True)
   if deadline < float('inf'):
     words.append(f'--max_minutes={max(deadline - time.monotonic(), 1.0) / 60:.2f}')
   done = subprocess.run(words, capture_output=True, text=True, check=False)
