@@ -4,8 +4,9 @@
 
 `inputs`: odd values of every flag of every binary. `kills`: SIGKILL at random moments of runs on DeepSea, bsuite and
 Atari, which then go on. `damages`: files cut, flipped, emptied, removed or grown before a run goes on. `stops`: SIGTERM
-at random moments, and how long the end takes. `steady`: a run of half an hour, and what it holds. Each part writes a CSV file as it goes, and goes on where it was interrupted; hours
-in all, minutes with --reduced. The exit status is 1 if anything was not as promised.
+at random moments, and how long the end takes. `steady`: a run of half an hour, and what it holds. Each part writes a
+CSV file as it goes, and goes on where it was interrupted; hours in all, minutes with --reduced. The exit status is 1 if
+anything was not as promised.
 """
 
 import csv
@@ -25,6 +26,9 @@ from experiments.common.tables import csv_text, format_table
 OWN_FLAGS = ('parts', 'output_dir', 'reduced', 'minutes')
 PARTS = ('inputs', 'kills', 'damages', 'stops', 'steady')
 _GOOD = {
+  *('refused', 'ran', 'stopped', 'whole', 'as undisturbed', 'refused in a line'),
+  'ended before there was anything to save',
+}
   'ended before there was anything to save',
   'refused',
   'ran',
