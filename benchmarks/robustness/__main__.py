@@ -29,14 +29,6 @@ _GOOD = {
   *('refused', 'ran', 'stopped', 'whole', 'as undisturbed', 'refused in a line'),
   'ended before there was anything to save',
 }
-  'ended before there was anything to save',
-  'refused',
-  'ran',
-  'stopped',
-  'whole',
-  'as undisturbed',
-  'refused in a line',
-}
 
 
 class Rows:
