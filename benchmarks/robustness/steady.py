@@ -17,11 +17,26 @@ _ARGUMENTS = (
 )
 
 
+# The binary, which notes in a file how many programs it has compiled.
+_COUNTING = """
+import pathlib, runpy, sys
+import jax
+counted, number = pathlib.Path(sys.argv.pop(1)), 0
+def count(event, duration, **_):
+  global number
+  if event.endswith('backend_compile_duration'):
+    number += 1
+    counted.write_text(str(number))
+jax.monitoring.register_event_duration_secs_listener(count)
+runpy.run_module('experiments.deep_sea', run_name='__main__', alter_sys=True)
+"""
+
+
 def look(pid: int, compilations: int, folder: pathlib.Path) -> dict[str, float]:
   """What a process holds now."""
   status = pathlib.Path(f'/proc/{pid}/status').read_text()
   number = lambda name: int(status.split(f'{name}:')[1].split()[0])
-  saved = sum(path.stat().st_size for path in folder.glob('checkpoints/*/*/**/*') if path.is_file())
+  saved = sum(path.stat().st_size for path in (folder / 'checkpoints').rglob('*') if path.is_file())
   return {
     'resident_mb': number('VmRSS') / 1024,
     'open_files': len(os.listdir(f'/proc/{pid}/fd')),
@@ -40,12 +55,10 @@ def watch(folder: pathlib.Path, minutes: float, write: Callable[[dict[str, objec
     write: takes each row of `COLUMNS`.
     every: seconds between looks.
   """
-  command = [sys.executable, '-m', 'experiments.deep_sea', *_ARGUMENTS, f'--output_dir={folder}']
-  log = folder.parent / 'steady.log'
+  log, counted = folder.parent / 'steady.log', folder.parent / 'compilations'
+  command = [sys.executable, '-c', _COUNTING, str(counted), *_ARGUMENTS, f'--output_dir={folder}']
   with log.open('w') as err:
-    # JAX says of each program that it compiles it, on standard error.
-    environment = {**os.environ, 'JAX_LOG_COMPILES': '1'}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=err)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err)
     try:
       while not (folder / 'results.csv').exists() or (folder / 'results.csv').read_text().count('\n') < 3:
         if process.poll() is not None:
@@ -53,7 +66,7 @@ def watch(folder: pathlib.Path, minutes: float, write: Callable[[dict[str, objec
         time.sleep(0.5)
       start, rows = time.monotonic(), []
       while time.monotonic() - start < 60 * minutes and process.poll() is None:
-        rows.append(look(process.pid, log.read_text().count('Compiling '), folder))
+        rows.append(look(process.pid, int(counted.read_text()), folder))
         write({'minutes': f'{(time.monotonic() - start) / 60:.2f}', **{k: f'{v:.1f}' for k, v in rows[-1].items()}})
         time.sleep(every)
     finally:
