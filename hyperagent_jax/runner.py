@@ -21,7 +21,6 @@ from hyperagent_jax.interaction import (
   Carry,
   Interaction,
   LearningDraws,
-  Losses,
   Stream,
   UpdateSchedule,
   make_interaction,
@@ -30,6 +29,7 @@ from hyperagent_jax.interaction import (
 )
 from hyperagent_jax.replay import REPLAY_AXES, Replay, count_rows
 from hyperagent_jax.seeds import SEED_AXES, default_seed_axis, mesh_for, over_seeds, per_array, shardings
+from hyperagent_jax.statistics import Statistics, count_anew, count_losses, count_step, empty_statistics
 from hyperagent_jax.types import (
   LEARNER_AXES,
   Agent,
@@ -49,21 +49,6 @@ _WORDS_PER_BLOCK = 2**18
 _MAX_BLOCK = 64
 # Steps of an evaluation before the first look around, and the seconds between looks to which they are adapted.
 _FIRST_LOOK, _LOOK_SECONDS = 64, 1.0
-
-
-class Statistics(NamedTuple):
-  """What a seed has done; the second group counts from the start of the latest `run` that was told to be fresh."""
-
-  num_interactions: Array  # [] int32 environment steps, resets not counted
-  num_episodes: Array  # [] int32 finished episodes
-  episode_return: Array  # [E] return of the episodes under way
-  nonfinite_step: Array  # [] int32 first step with a loss that was not finite, -1 for none
-
-  finished: Array  # [] int32 episodes finished
-  return_sum: Array  # [] over these
-  num_updates: Array  # [] int32
-  loss_sum: Array  # []
-  grad_norm_sum: Array  # []
 
 
 class RunnerState(NamedTuple):
@@ -180,45 +165,6 @@ def select_seed(state: RunnerState, i: int) -> RunnerState:
   return jax.tree.map(lambda seeded, x: x[i] if seeded else x, per_array(STATE_AXES, state, bool), state)
 
 
-def _empty_statistics(num_envs: int) -> Statistics:
-  count, total = lambda: jnp.zeros((), jnp.int32), lambda: jnp.zeros(())
-  return Statistics(
-    count(), count(), jnp.zeros((num_envs,)), -jnp.ones((), jnp.int32), count(), total(), count(), total(), total()
-  )
-
-
-def _count_anew(s: Statistics, fresh: Array | bool) -> Statistics:
-  """Sets the second group of numbers back to nothing if `fresh`."""
-  empty = _empty_statistics(s.episode_return.shape[0])
-  again = ('finished', 'return_sum', 'num_updates', 'loss_sum', 'grad_norm_sum')
-  return s._replace(**{name: jnp.where(fresh, getattr(empty, name), getattr(s, name)) for name in again})
-
-
-def _count(s: Statistics, timestep: TimeStep) -> Statistics:
-  """Adds a time step [E]."""
-  episode_return = jnp.where(timestep.first(), 0.0, s.episode_return + timestep.reward)
-  last = timestep.last()
-  num_last = jnp.sum(last, dtype=jnp.int32)
-  return s._replace(
-    num_interactions=s.num_interactions + jnp.sum(~timestep.first(), dtype=jnp.int32),
-    num_episodes=s.num_episodes + num_last,
-    episode_return=episode_return,
-    finished=s.finished + num_last,
-    return_sum=s.return_sum + jnp.sum(jnp.where(last, episode_return, 0.0)),
-  )
-
-
-def _count_losses(s: Statistics, losses: Losses, step: Array) -> Statistics:
-  """Adds the metrics of a step's updates."""
-  first_bad = ~losses.finite & (s.nonfinite_step < 0)
-  return s._replace(
-    nonfinite_step=jnp.where(first_bad, step, s.nonfinite_step),
-    num_updates=s.num_updates + losses.num_updates,
-    loss_sum=s.loss_sum + losses.loss,
-    grad_norm_sum=s.grad_norm_sum + losses.grad_norm,
-  )
-
-
 def make_train_loop(
   interaction: Interaction, environment: Environment, config: HyperAgentConfig, prefill: bool
 ) -> Callable[..., RunnerState]:
@@ -234,12 +180,12 @@ def make_train_loop(
   def one_step(state: RunnerState, learning: LearningDraws, acting: ActingDraws) -> RunnerState:
     env_state, timestep = environment.step(state.env_params, state.env_state, state.carry.action, learning.environment)
     carry, losses = interaction.advance(state.carry, state.step, learning, timestep, acting, prefill)
-    statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
+    statistics = count_step(count_losses(state.statistics, losses, state.step), timestep)
     return RunnerState(state.step + 1, state.key, state.env_params, env_state, carry, statistics)
 
   def run(state: RunnerState, num_steps: Array, fresh: Array | bool = True) -> RunnerState:
     end = state.step + num_steps
-    state = state._replace(statistics=_count_anew(state.statistics, fresh))
+    state = state._replace(statistics=count_anew(state.statistics, fresh))
 
     def block(state: RunnerState) -> RunnerState:
       learning, acting = interaction.draw_block(state.key, state.step, block_size)
@@ -323,7 +269,7 @@ def make_runner(
 
   def start(key: PRNGKey, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
     carry = interaction.start(key, timestep)
-    return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, _empty_statistics(config.num_envs))
+    return RunnerState(jnp.zeros((), jnp.int32), key, env_params, env_state, carry, empty_statistics(config.num_envs))
 
   def restart(state: RunnerState, env_params: Any, env_state: Any, timestep: TimeStep) -> RunnerState:
     """Goes on with new episodes: their FIRST steps end those under way, as truncated."""
@@ -332,7 +278,7 @@ def make_runner(
       interaction.draw_acting(state.key, state.step + 1),
     )
     carry, losses = interaction.advance(state.carry, state.step, learning, timestep, acting, prefill=False)
-    statistics = _count(_count_losses(state.statistics, losses, state.step), timestep)
+    statistics = count_step(count_losses(state.statistics, losses, state.step), timestep)
     return RunnerState(state.step + 1, state.key, env_params, env_state, carry, statistics)
 
   compiled_reset = compiled(reset, (0, None, 0), 0)

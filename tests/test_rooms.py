@@ -16,6 +16,7 @@ FLOORS = (
   ('agent', 'scores.bsuite'),
   ('build', 'evaluation', 'checks'),
   ('interaction', 'baselines', 'tabular'),
+  ('statistics',),
   ('runner', 'host'),
 )
 PACKAGES = ('envs', 'scores')  # whose __init__ only gathers what is in them
