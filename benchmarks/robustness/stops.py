@@ -11,7 +11,7 @@ COLUMNS = ('kind', 'trial', 'asked_after', 'seconds', 'status', 'outcome', 'text
 # Long enough to be asked anywhere: while it imports, compiles, trains, evaluates, saves.
 RUNS = {
   'deep_sea': ('experiments.deep_sea', (*DEEP_SEA, '--size=20', '--max_episodes=100000', '--eval_period=20000')),
-  'bsuite': ('experiments.bsuite', (*BSUITE, '--bsuite_id=cartpole/0,cartpole_swingup/0', '--num_episodes=1000')),
+  'bsuite': ('experiments.bsuite', (*BSUITE, '--bsuite_id=cartpole,cartpole_noise', '--num_episodes=1000')),
   'atari': (
     'experiments.atari',
     (*ATARI, '--max_interactions=20000', '--eval_period=2000', '--max_frames=108000', '--checkpoint_period=2000'),
