@@ -12,8 +12,6 @@ import jax
 import numpy as np
 from dm_env import specs
 
-from hyperagent_jax.config import HyperAgentConfig
-
 _TREES = 'booleans, integers or floats, or dicts and tuples of such'
 
 
@@ -65,9 +63,9 @@ class StepChecks:
     ValueError: naming what is wrong and what is allowed.
   """
 
-  def __init__(self, config: HyperAgentConfig) -> None:
-    """Reads frame_stack and frame_padding."""
-    self._frame_stack, self._padding = config.frame_stack, config.frame_padding
+  def __init__(self, frame_stack: int = 1, frame_padding: str = 'blank') -> None:
+    """Takes what replay makes of observations; see `make_replay`."""
+    self._frame_stack, self._padding = frame_stack, frame_padding
     self._kinds: list[tuple[str, Any, tuple[int, ...]]] | None = None
     self._before: np.ndarray | None = None
 
@@ -136,7 +134,8 @@ def check_stack(stack: Any, frame_stack: int, padding: str, before: np.ndarray |
   """
   flag = f'frame_stack={frame_stack}'
   if not isinstance(stack, np.ndarray):
-    raise ValueError(f'{flag}: observation is a {type(stack).__name__}, but only arrays can be stacks of frames')
+    what = f'only arrays can be stacks of frames, but an observation is a {type(stack).__name__}'
+    raise ValueError(f'{flag}: {what}; must be 1')
   if stack.ndim < 2 or stack.shape[0] != frame_stack:
     raise ValueError(
       f'{flag}: observation is of shape {stack.shape}: must be a stack of {frame_stack} frames, [{frame_stack}, ...], '

@@ -30,8 +30,7 @@ class HostAgent:
       agent: the agent.
       replay: made for one environment.
       num_actions: A.
-      config: reads min_replay, batch_size, update_ratio, frame_stack, frame_padding, max_abs_reward and prng_impl;
-        num_envs must be 1.
+      config: reads min_replay, batch_size, update_ratio, max_abs_reward and prng_impl; num_envs must be 1.
       seed: source of all randomness.
 
     Raises:
@@ -42,7 +41,7 @@ class HostAgent:
     self._interaction = make_interaction(agent, replay, num_actions, config)
     self.num_actions = num_actions
     self._min_replay = config.min_replay
-    self._check = StepChecks(config)
+    self._check = StepChecks(replay.frame_stack, replay.frame_padding)
     self._can_sample = jax.jit(replay.can_sample)
     self._prefilled = False
     self._key = seed_key(seed, config.prng_impl)

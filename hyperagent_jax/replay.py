@@ -100,6 +100,8 @@ class Replay(NamedTuple):
   sample: Sample
   can_sample: Callable[[ReplayState], Array]
   size: Callable[[ReplayState], Array]  # number of transitions that can be drawn
+  frame_stack: int = 1  # of observations as they come, for drivers to check
+  frame_padding: str = 'blank'
 
 
 def make_replay(
@@ -260,7 +262,7 @@ def make_replay(
       extras_t=at(rows.extras, length),
     )
 
-  return Replay(init, add, sample, can_sample, size)
+  return Replay(init, add, sample, can_sample, size, frame_stack, frame_padding)
 
 
 def _as_float(x: Array) -> Array:

@@ -294,9 +294,9 @@ def make_runner(
   def init(seeds: Sequence[int], env_params: Any) -> RunnerState:
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
     env_state, timestep = first_steps(keys, env_params)
-    if config.frame_stack > 1:
+    if replay.frame_stack > 1:
       for stack in np.asarray(timestep.observation).reshape(-1, *timestep.observation.shape[2:]):
-        check_stack(stack, config.frame_stack, config.frame_padding, before=None)
+        check_stack(stack, replay.frame_stack, replay.frame_padding, before=None)
     return compiled_start(keys, env_params, env_state, timestep)
 
   def shape(seeds: Sequence[int], env_params: Any) -> RunnerState:

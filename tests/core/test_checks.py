@@ -75,7 +75,7 @@ BAD = {
 @pytest.mark.parametrize('name', BAD)
 def test_a_bad_time_step_is_named_in_one_line_and_leaves_the_agent_as_it_was(name):
   timestep, text = BAD[name]
-  check = StepChecks(CONFIG)
+  check = StepChecks()
   for kind in (FIRST, MID):
     check(ha.from_dm_env(step(kind, FIRST_OBSERVATION)))
   with pytest.raises(ValueError, match=text) as e:
@@ -115,10 +115,10 @@ def test_a_host_agent_goes_on_after_a_bad_time_step_and_no_parameter_is_touched(
 def test_numbers_of_64_bits_are_taken_as_far_as_32_hold_them(dtype, value, fits):
   timestep = TimeStep(np.int32(FIRST), np.float32(0), np.float32(1), np.array([value, 0], dtype))
   if fits:
-    StepChecks(CONFIG)(timestep)
+    StepChecks()(timestep)
     return
   with pytest.raises(ValueError, match='observation holds'):
-    StepChecks(CONFIG)(timestep)
+    StepChecks()(timestep)
 
 
 @pytest.mark.parametrize(
