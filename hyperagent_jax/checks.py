@@ -86,6 +86,7 @@ class StepChecks:
       check_stack(stack, self._frame_stack, self._padding, None if timestep.first() else self._before)
       # A copy: some environments write their next observation into the same array.
       self._before = np.array(stack)
+    self._kinds = kinds  # only of a step that is taken
 
   def _check_kinds(self, kinds: list[tuple[str, Any, tuple[int, ...]]]) -> None:
     """The first time step says what every other one must be."""
@@ -94,7 +95,7 @@ class StepChecks:
         raise ValueError(f'{name} is of dtype {dtype}: must be {_TREES}')
       if 0 in shape:
         raise ValueError(f'{name} is of shape {shape}: there is nothing in it; no axis may be of length 0')
-    before, self._kinds = self._kinds, self._kinds or kinds
+    before = self._kinds
     for old, new in zip(before or (), kinds, strict=False):
       if old != new:
         raise ValueError(

@@ -43,7 +43,7 @@ class HostAgent:
     self._min_replay = config.min_replay
     self._check = StepChecks(replay.frame_stack, replay.frame_padding)
     self._can_sample = jax.jit(replay.can_sample)
-    self._prefilled = False
+    self._prefilled, self._over = False, True
     self._key = seed_key(seed, config.prng_impl)
     self._carry: Carry | None = None
     self._step = 0
@@ -81,11 +81,17 @@ class HostAgent:
       ValueError: naming a reward, a discount or an observation that cannot be used, and what is allowed; the agent is
         as before, and may go on with another time step.
     """
+    for name in ('reward', 'discount'):
+      if np.shape(getattr(timestep, name)) != ():
+        raise ValueError(f'{name} is of shape {np.shape(getattr(timestep, name))}: must be one number')
     arrays = from_dm_env(timestep)
     self._check(arrays)
     if self._step >= MAX_COUNT:
       raise ValueError(f'time step {self._step}: must be below {MAX_COUNT}, as far as counters go')
     batched = jax.tree.map(lambda x: np.asarray(x)[None], arrays)
+    # An episode that is abandoned takes its newest step out of what can be drawn, which may have been all.
+    self._prefilled &= self._over or not timestep.first()
+    self._over = timestep.last()
     if self._carry is None:
       self._carry = self._start(self._key, batched)
     else:

@@ -92,7 +92,8 @@ class Run(Protocol):
     The second group of `Statistics` counts from here on if `fresh`, else from where it did.
 
     Seeds whose entry of `active` [S] is False rest, as far as that saves time: where seeds are mapped they stay as they
-    are, where they are vmapped they go on with the others.
+    are, where they are vmapped they go on with the others. A seed that has rested rests for good: the rows that it has
+    missed are in no replay.
     """
 
 
@@ -295,7 +296,9 @@ def make_runner(
     keys = jnp.stack([seed_key(s, config.prng_impl) for s in seeds])
     env_state, timestep = first_steps(keys, env_params)
     if replay.frame_stack > 1:
-      for stack in np.asarray(timestep.observation).reshape(-1, *timestep.observation.shape[2:]):
+      shown = timestep.observation
+      is_array = isinstance(shown, jax.Array)
+      for stack in np.asarray(shown).reshape(-1, *shown.shape[2:]) if is_array else (shown,):
         check_stack(stack, replay.frame_stack, replay.frame_padding, before=None)
     return compiled_start(keys, env_params, env_state, timestep)
 

@@ -139,7 +139,8 @@ def train_game(game: str, s: Settings, files: Files) -> tuple[History, list[dict
 
   def between() -> None:
     stop = files.signals.stop()
-    if stop is not None:
+    # Not for --max_minutes, which may be shorter than these games: they would never be over.
+    if stop is not None and files.signals.received is not None:
       raise stopped(stop, files.folder, f'in the reference games of {game}')
 
   references = {}

@@ -94,7 +94,7 @@ def main() -> None:
   write_report = import_report() if output.figures else None
   settings = {**agents.to_dict(run.agent, agent), **settings_of(run), 'driver': values.driver}
   del settings['checkpoint_minutes']  # may change when a run is gone on with
-  check_memory(todo, agent, run, output)
+  check_memory(todo, agent, run, output, side_by_side=values.driver == 'fused')
   opened = open_folder(output, 'bsuite', settings, results=LOG_FILES)
   with opened as (folder, output), Signals(output.max_minutes, output.grace_seconds) as signals:
     files = Files(folder, settings, output, signals, Progress())

@@ -77,8 +77,17 @@ def make_batch_runner(
   )
 
 
-def check_memory(todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, output: OutputConfig) -> None:
+def check_memory(
+  todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConfig, output: OutputConfig, side_by_side: bool = True
+) -> None:
   """Refuses, before anything is made, a batch that would not fit; looks at the two that may take most.
+
+  Args:
+    todo: all batches.
+    agent: settings of the agent.
+    run: settings of the run.
+    output: what devices there are.
+    side_by_side: whether the ids of a batch are trained together, not one after the other.
 
   Raises:
     ConfigError: naming what it takes and what there is.
@@ -95,7 +104,7 @@ def check_memory(todo: Sequence[Batch], agent: HyperAgentConfig, run: BsuiteConf
 
   width = lambda batch: int(np.prod(batch.tasks[0].environment.observation_spec.shape))
   for batch in (max(todo, key=lambda batch: len(batch.tasks) * width(batch)), max(todo, key=width)):
-    settings, num_ids = settings_for(batch.tasks[0], agent), len(batch.tasks)
+    settings, num_ids = settings_for(batch.tasks[0], agent), len(batch.tasks) if side_by_side else 1
     sizes = functools.partial(measure, settings, batch.tasks[0].environment)
     flag = f'--bsuite_id={batch.tasks[0].bsuite_id} --replay_capacity={settings.replay_capacity}'
     memory.check(flag, num_ids, devices, seed_axis == 'map', min(len(devices), num_ids), sizes)
@@ -214,10 +223,9 @@ def train_batch(
     if stop is not None or time.monotonic() - saved_at > 60 * run.checkpoint_minutes:
       write_logs(files.folder, tasks, wanted, state, targets)
       record = {'ids': [task.bsuite_id for task in tasks], 'wanted': wanted.tolist()}
-      begun = time.monotonic()
-      checkpoint.save(directory, int(state.step), state, files.settings, record)
+      with files.signals.saving():
+        checkpoint.save(directory, checkpoint.free_name(directory, int(state.step)), state, files.settings, record)
       saved_at = time.monotonic()
-      files.signals.save_seconds = max(files.signals.save_seconds, saved_at - begun)
     if stop is not None:
       raise stopped(stop, files.folder, f'in {batch.name}')
   write_logs(files.folder, tasks, wanted, state, targets)

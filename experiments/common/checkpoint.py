@@ -260,6 +260,26 @@ def latest(directory: str) -> tuple[int, dict[str, Any]] | None:
   return None
 
 
+def any_finished(directory: str) -> bool:
+  """Whether saving any checkpoint there was ever finished."""
+  folder = pathlib.Path(directory).absolute()
+  return any(_has_manifest(folder, step) for step in _steps(folder))
+
+
+def free_name(directory: str, step: int) -> int:
+  """The step, or the next number above it that names no whole checkpoint: one is never written over another.
+
+  A run that stops within an evaluation and goes on comes to save at the same time step again.
+  """
+  folder = pathlib.Path(directory).absolute()
+  while True:
+    try:
+      _read_manifest(folder, step)
+    except (OSError, ValueError):
+      return step
+    step += 1
+
+
 def check_config(directory: str, manifest: dict[str, Any], config: dict[str, Any]) -> None:
   """Refuses a checkpoint of a later version or of another configuration.
 

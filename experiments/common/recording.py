@@ -100,7 +100,8 @@ class ResultsWriter:
     except OSError:
       warn(f'{self._path}: is gone; written anew')
       return False
-    if (found.st_ino, found.st_size) == (self._left.st_ino, self._left.st_size):
+    of = lambda s: (s.st_ino, s.st_size, s.st_mtime_ns)
+    if of(found) == of(self._left):
       return True
     self._set_aside()
     return False
@@ -116,7 +117,8 @@ class ResultsWriter:
       self._set_aside()
 
   def _set_aside(self) -> None:
-    aside = self._path.with_name(self._path.name + '.changed')
+    copies = len(list(self._path.parent.glob(f'{self._path.name}.changed*')))
+    aside = self._path.with_name(f'{self._path.name}.changed{copies or ""}')
     os.replace(self._path, aside)
     warn(f'{self._path}: was changed by another program; kept as {aside.name}, and written anew')
 
@@ -143,6 +145,8 @@ class TensorBoard:
     """
     self._folder = pathlib.Path(directory)
     self._writer: Any = None
+    if kept is not None:
+      self._cut(kept)
     if not enabled:
       return
     check_installed('tensorboard', EVENTS)
@@ -150,8 +154,6 @@ class TensorBoard:
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import SessionLog
 
-    if kept is not None:
-      self._cut(kept)
     self._folder.mkdir(parents=True, exist_ok=True)
     # Numbered: the name has seconds only, and a run that is resumed within one would write over its own file.
     self._writer = EventsWriter(str(self._folder / 'events'), f'.{len(self._files())}')
@@ -185,10 +187,9 @@ class TensorBoard:
 
   def sizes(self) -> dict[str, int]:
     """Forces to disk what was written, and returns the bytes of each event file, for a checkpoint to remember."""
-    if self._writer is None:
-      return {}
-    with naming(self._folder):
-      self._writer.flush()
+    if self._writer is not None:
+      with naming(self._folder):
+        self._writer.flush()
     return {path.name: path.stat().st_size for path in self._files()}
 
   def close(self) -> None:

@@ -42,6 +42,10 @@ def open_results(
   if not output.resume:
     return ResultsWriter(path, columns), Resumed({}, {})
   newest = {name: checkpoint.latest(checkpoints_of(folder, name)) for name in names}
+  for name, found in newest.items():
+    if found is None and checkpoint.any_finished(checkpoints_of(folder, name)):
+      # Before anything of what it has left is touched.
+      raise CheckpointError(f'{checkpoints_of(folder, name)}: no checkpoint there is whole')
   if not any(newest.values()):
     damaged = next((folder / 'checkpoints').glob('*/*'), None)
     why = f'no checkpoint there is whole ({damaged} is damaged)' if damaged else 'it has no checkpoint'
@@ -53,10 +57,13 @@ def open_results(
       records[name] = found[1]['record']
       old_length = max(old_length, records[name].get('results_length', 0))
   parts, header = {name: record['rows'] for name, record in records.items() if 'rows' in record}, list(columns)
-  if old_length:
-    # Of formats 1 and 2, whose checkpoints know how long the file was: its rows stand before all others.
-    header, rows = _old_results(pathlib.Path(path), old_length)
-    parts = {'': rows, **parts}
+  # Of formats 1 and 2, whose checkpoints know how long the file was: its rows stand before all others, and later
+  # checkpoints hand them on.
+  old_rows = max((record.get('old_rows', '') for record in records.values()), key=len)
+  if old_length and not old_rows:
+    header, old_rows = _old_results(pathlib.Path(path), old_length)
+  if old_rows:
+    parts = {'': old_rows, **parts}
   header = next((record['columns'] for record in records.values() if 'columns' in record), header)
   interactions = {name: records[name]['interactions'] if name in records else 0 for name in names}
   events = {name: record['events'] for name, record in records.items() if 'events' in record}

@@ -158,12 +158,15 @@ def _has_begun(folder: pathlib.Path, settings: dict[str, Any], results: str) -> 
   Its results.csv is kept as results.csv.abandoned, should somebody have removed the checkpoints.
 
   Raises:
-    ConfigError: if that run had other settings, or has finished.
+    ConfigError: if that run had other settings, or it cannot be known which, or it has finished.
   """
   if any(folder.glob('checkpoints/*/*.json')) or (results != 'results.csv' and any(folder.glob(results))):
     return True
   if (folder / 'config.json').exists():
-    _check_settings(folder, settings)
+    if not _check_settings(folder, settings):
+      raise ConfigError(
+        f'--resume=auto: {folder} has no checkpoint, and its config.json is damaged; name another folder'
+      )
     for name in _DONE:
       if (folder / name).exists():
         raise ConfigError(f'--resume=auto: {folder} has a {name} but no checkpoint; name another folder')
@@ -185,19 +188,20 @@ def _versions() -> dict[str, str]:
   return versions
 
 
-def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> None:
-  """Refuses to go on in the folder of a run with other settings."""
+def _check_settings(folder: pathlib.Path, settings: dict[str, Any]) -> bool:
+  """Refuses to go on in the folder of a run with other settings; whether there are any to compare with."""
   try:
     old = json.loads((folder / 'config.json').read_bytes())
   except (OSError, ValueError):
     old = None
   if not isinstance(old, dict):
     warn(f'{folder / "config.json"}: is gone or damaged; the checkpoints have the settings too')
-    return
+    return False
   old.pop('versions', None)  # a run may go on after an upgrade
   changed = config_differences(old, json.loads(json.dumps(settings)))
   if changed:
     raise ConfigError(f'--resume: {folder} was started with other settings: {"; ".join(changed)}')
+  return True
 
 
 def settings_of(*configs: Any) -> dict[str, Any]:

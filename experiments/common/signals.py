@@ -19,9 +19,9 @@ _ASKING = tuple(getattr(signal, name) for name in ('SIGHUP', 'SIGTERM', 'SIGINT'
 class Signals:
   """Remembers SIGTERM, SIGHUP and Ctrl-C, so that a run can stop between chunks; a second Ctrl-C stops at once.
 
-  Whatever the run is doing then, its process ends within `grace_seconds` and the longest time that a checkpoint has
-  taken so far: a thread of its own hears signals at once, where Python's handlers wait until the main thread is back
-  from XLA. A process that is ended so keeps its latest checkpoint, as if it had been killed.
+  Whatever the run is doing then, its process ends within `grace_seconds`, the time that saving takes not counted: a
+  thread of its own hears signals at once, where Python's handlers wait until the main thread is back from XLA. A
+  process that is ended so keeps its latest checkpoint, as if it had been killed.
 
   As a context it listens until it is left, and then leaves every handler as it was. Python hands signals to the main
   thread only: in another one it listens to nothing, and `max_minutes` still works.
@@ -35,11 +35,10 @@ class Signals:
       grace_seconds: for a run to come to the end of what it is doing, saving not counted.
     """
     self.received: int | None = None
-    self.save_seconds = 0.0  # the longest that a checkpoint has taken
     self._grace = grace_seconds
     self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else float('inf')
     self._handlers: dict[int, Any] = {}
-    self._at_once = False
+    self._at_once, self._saving = False, 0
     self._pipe: tuple[int, int] | None = None
     self._fd_before = -1
     self._over = threading.Event()
@@ -84,6 +83,15 @@ class Signals:
     finally:
       self._at_once = False
 
+  @contextlib.contextmanager
+  def saving(self) -> Iterator[None]:
+    """Marks the saving of a checkpoint, for which the end waits."""
+    self._saving += 1
+    try:
+      yield
+    finally:
+      self._saving -= 1
+
   def _watch(self, pipe: int) -> None:
     """Waits for a signal, then for the run to end, and ends it if that takes too long."""
     asking = {int(number) for number in _ASKING}
@@ -94,10 +102,11 @@ class Signals:
         os.close(pipe)
         return
       heard = byte[0]
-    asked_at = time.monotonic()
-    # Another checkpoint may be under way, and take longer than those before.
+    waited, looked = 0.0, time.monotonic()
     while not self._over.wait(0.05):
-      if self._at_once or time.monotonic() - asked_at > self._grace + 1.5 * self.save_seconds:
+      now = time.monotonic()
+      waited, looked = waited + (0.0 if self._saving else now - looked), now
+      if self._at_once or waited > self._grace:
         self._end(heard)
     os.close(pipe)
 
@@ -105,7 +114,9 @@ class Signals:
   def _end(number: int) -> None:
     """Ends the process, whatever it is doing."""
     with contextlib.suppress(OSError):
-      os.write(2, f'{signal.Signals(number).name}: ended at once; the latest checkpoint stands\n'.encode())
+      os.write(
+        2, f'{signal.Signals(number).name}: ended at once; the latest checkpoint, if there is one, stands\n'.encode()
+      )
     os._exit(128 + number)
 
   def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -272,9 +272,10 @@ def save(task: Task, kept: Kept, history: History, files: Files) -> None:
   step = int(kept.run.step)
   if not _is_finite(kept.run):
     raise FloatingPointError(f'{task.name}: parameters are not finite at time step {step}; {_stands(task, files)}')
-  history.saved_step, start = step, time.monotonic()
-  checkpoint.save(files.checkpoints(task), step, kept, files.settings, _record(task, kept, history, files))
-  files.signals.save_seconds = max(files.signals.save_seconds, time.monotonic() - start)
+  history.saved_step = checkpoint.free_name(files.checkpoints(task), step)
+  with files.signals.saving():
+    record = _record(task, kept, history, files)
+    checkpoint.save(files.checkpoints(task), history.saved_step, kept, files.settings, record)
 
 
 def _is_finite(state: RunnerState) -> bool:
@@ -286,6 +287,7 @@ def _record(task: Task, kept: Kept, history: History, files: Files) -> dict[str,
     'history': dataclasses.asdict(history),
     'columns': list(files.results.columns),
     'rows': files.results.part(task.name),
+    'old_rows': files.results.part(''),
     'events': files.tensorboard.sizes(),
     'interactions': int(kept.run.statistics.num_interactions[0]),
   }
