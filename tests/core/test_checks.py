@@ -240,6 +240,11 @@ def test_a_runner_whose_environment_shows_no_stacks_is_refused_at_its_first_step
   )
   with pytest.raises(ValueError, match="frame_padding must be 'first'"):
     runner.init([0], jnp.zeros((1,)))
+  show_tree = lambda params, key: ((), reset(params, key)[1]._replace(observation={'a': observation}))
+  trees = environment._replace(reset=show_tree)
+  runner = ha.make_runner(ha.make(config, 2), trees, ha.make_replay_for(config), config, devices=jax.devices()[:1])
+  with pytest.raises(ValueError, match='only arrays can be stacks of frames, but an observation is a dict'):
+    runner.init([0], jnp.zeros((1,)))
 
 
 # -------------------------------------------------------------------------------------------------- episodes abandoned
@@ -317,6 +322,31 @@ def test_an_agent_whose_episodes_are_all_cut_before_a_transition_is_whole_does_n
   for _ in range(6):
     host.step(environment.step(0))
   assert int(host.losses.num_updates) == 1 and np.isfinite(host.losses.loss)
+
+
+def test_a_replay_that_resets_have_emptied_is_not_learnt_from():
+  """Every row of the ring is the end of an episode then."""
+  host, environment = make_host(replay_capacity=8), Walk()
+  timestep = environment.reset()
+  for _ in range(12):
+    timestep = environment.step(host.step(timestep))
+  assert int(host.losses.num_updates) == 1
+  for i in range(20):
+    host.step(environment.reset())
+    assert i < 9 or int(host.losses.num_updates) == 0
+  for _ in range(4):
+    host.step(environment.step(0))
+  assert int(host.losses.num_updates) == 1 and np.isfinite(host.losses.loss)
+
+
+def test_a_first_step_that_is_refused_does_not_say_what_others_must_be():
+  host = make_host()
+  with pytest.raises(ValueError, match='holds nan'):
+    host.step(dm_env.restart(np.array([np.nan, 0.0])))
+  host.step(dm_env.restart(np.zeros(2, np.float32)))
+  for reward in (np.zeros(1), np.zeros(2)):
+    with pytest.raises(ValueError, match=r'reward is of shape .*: must be one number'):
+      host.step(step(MID, np.zeros(2, np.float32), reward=reward))
 
 
 def test_actions_that_change_between_episodes_are_refused_at_the_next_one():

@@ -57,6 +57,13 @@ def test_arrays_of_another_shape_are_refused_by_name(tmp_path):
     checkpoint.restore(str(tmp_path), like, {'a': 1}, fail)
 
 
+def test_no_checkpoint_is_written_over_a_whole_one_of_the_same_step(tmp_path):
+  save(tmp_path, 7)
+  assert checkpoint.free_name(str(tmp_path), 7) == 8 and checkpoint.free_name(str(tmp_path), 6) == 6
+  (tmp_path / '000000000007.json').write_text('{')
+  assert checkpoint.free_name(str(tmp_path), 7) == 7  # which is damaged
+
+
 def test_nothing_saved_is_none(tmp_path):
   assert checkpoint.restore(str(tmp_path / 'missing'), make_state(), {}, fail) is None
 

@@ -117,6 +117,17 @@ def test_events_are_on_disk_when_a_checkpoint_asks_and_are_cut_back_to_it(tmp_pa
   assert len(texts) == 2 and sum(b'again' in text for text in texts) == 1 and not any(b'later' in t for t in texts)
 
 
+def test_a_resumption_without_events_keeps_those_before(tmp_path):
+  events = TensorBoard(str(tmp_path), True)
+  events.write(1, {'loss': 1.0})
+  kept = events.sizes()
+  events.close()
+  off = TensorBoard(str(tmp_path), False, kept=kept)
+  assert off.sizes() == kept
+  TensorBoard(str(tmp_path), True, kept=off.sizes()).close()
+  assert all((tmp_path / name).stat().st_size == size for name, size in kept.items())
+
+
 def test_events_that_are_off_take_no_file(tmp_path):
   events = TensorBoard(str(tmp_path / 'x'), False, kept={})
   events.write(1, {'loss': 1.0})

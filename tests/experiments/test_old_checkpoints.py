@@ -54,6 +54,17 @@ def test_a_run_of_version_0_1_is_gone_on_with_as_that_version_did(tmp_path, kind
       assert float(row[name]) == pytest.approx(float(wanted[name]), rel=1e-3)
 
 
+def test_a_run_of_version_0_1_that_is_gone_on_with_twice_keeps_its_rows(tmp_path):
+  """Rows that an old checkpoint has no copy of are handed on by every later one."""
+  shutil.copytree(OLD / 'deep_sea', tmp_path / 'run')
+  done = resume('deep_sea', tmp_path / 'run', [*DEEP_SEA, '--max_minutes=0.0001'])
+  assert done.returncode == 75, done.stderr
+  done = resume('deep_sea', tmp_path / 'run', DEEP_SEA)
+  assert done.returncode == 0, done.stderr
+  found, expected = (rows_of(path) for path in (tmp_path / 'run/results.csv', OLD / 'deep_sea_expected.csv'))
+  assert [row['env_step'] for row in found] == [row['env_step'] for row in expected]
+
+
 def test_manifests_tell_their_format_and_a_later_one_is_refused_in_a_line(tmp_path):
   checkpoint.save(str(tmp_path), 3, {'x': jnp.ones(3)}, {'a': 1}, {})
   path = tmp_path / '000000000003.json'
