@@ -1,4 +1,4 @@
-"""What all binaries share: flags, and errors as one line."""
+"""What all binaries share: parsing flags, which are made of the fields of settings, and errors as one line."""
 
 import sys
 import threading

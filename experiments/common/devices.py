@@ -1,4 +1,4 @@
-"""The devices and the memory of a run."""
+"""The devices and the memory of a run; how seeds are spread over them is in `hyperagent_jax/seeds.py`."""
 
 import contextlib
 import os

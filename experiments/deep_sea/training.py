@@ -1,4 +1,7 @@
-"""Training HyperAgent, or a rival, on DeepSea."""
+"""Training HyperAgent, or a rival, on DeepSea.
+
+A seed is solved from a mean return of `envs.deep_sea.solved_return` on, which `common/evaluations.py` looks for.
+"""
 
 import time
 from collections.abc import Sequence
