@@ -61,7 +61,7 @@ def read_scores(folder: pathlib.Path) -> list[dict[str, Any]]:
   path = folder / 'scores.csv'
   if not path.exists():
     return []
-  with path.open(newline='') as file:
+  with path.open(newline='', errors='replace') as file:
     return list(csv.DictReader(file))
 
 

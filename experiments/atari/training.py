@@ -160,12 +160,13 @@ def train_games(
   s: Settings, folder: pathlib.Path, files_of: Callable[[str], Files]
 ) -> tuple[dict[str, History], list[dict[str, Any]]]:
   """Trains the games that are not finished, one after the other; returns histories and rows of scores.csv of all."""
-  before = read_scores(folder) if s.output.resume else []  # checkpoints of formats 1 and 2 do not have them
   rows: list[dict[str, Any]] = []
   histories: dict[str, History] = {}
   for game in s.games:
     record = finished_record(folder, game) if s.output.resume else None
-    mine = [] if record is None else record.get('scores', [row for row in before if row['game'] == game])
+    mine = [] if record is None else record.get('scores')
+    if mine is None:  # a checkpoint of format 1 or 2
+      mine = [row for row in read_scores(folder) if row['game'] == game]
     if record is not None and mine:
       history = History(**record['history'])
     else:

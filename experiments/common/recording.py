@@ -70,7 +70,8 @@ class ResultsWriter:
   def write(self, task: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Appends rows of a task, all or none where the system lets one write be whole, and forces them to disk."""
     text = csv_text(*([row[c] for c in self._columns] for row in rows))
-    at_the_end = task not in self._parts or task == next(reversed(self._parts))  # rows of a task stand together
+    later = list(self._parts)[list(self._parts).index(task) + 1 :] if task in self._parts else []
+    at_the_end = not any(self._parts[other] for other in later)  # rows of a task stand together
     if self._is_as_left() and at_the_end:
       self._append(text.encode())
       self._parts[task] = self.part(task) + text

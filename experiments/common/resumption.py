@@ -56,7 +56,8 @@ def open_results(
       checkpoint.check_config(checkpoints_of(folder, name), found[1], settings)
       records[name] = found[1]['record']
       old_length = max(old_length, records[name].get('results_length', 0))
-  parts, header = {name: record['rows'] for name, record in records.items() if 'rows' in record}, list(columns)
+  # Of all tasks, so that one that is begun again keeps its place.
+  parts, header = {name: records.get(name, {}).get('rows', '') for name in names}, list(columns)
   # Of formats 1 and 2, whose checkpoints know how long the file was: its rows stand before all others, and later
   # checkpoints hand them on.
   old_rows = max((record.get('old_rows', '') for record in records.values()), key=len)

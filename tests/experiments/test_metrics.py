@@ -53,6 +53,18 @@ def test_a_file_that_others_change_is_written_anew_from_what_the_run_knows(tmp_p
   assert 'written anew' in capsys.readouterr().err
 
 
+def test_a_task_that_is_begun_again_keeps_its_place(tmp_path):
+  path = tmp_path / 'results.csv'
+  writer = ResultsWriter(str(path), ('a',))
+  writer.write('one', [{'a': 1}])
+  writer.write('two', [{'a': 10}])
+  again = ResultsWriter(str(path), ('a',), {'one': '', 'two': writer.part('two'), 'three': ''})
+  again.write('one', [{'a': 1}])
+  again.write('two', [{'a': 11}])
+  again.write('three', [{'a': 20}])
+  assert path.read_text().split() == ['a', '1', '10', '11', '20']
+
+
 def test_rows_of_a_task_stand_together_whichever_comes_first(tmp_path):
   """A task that goes on from an earlier checkpoint, because its newest is damaged, doubles no row of its own."""
   path = tmp_path / 'results.csv'
