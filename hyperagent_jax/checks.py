@@ -113,10 +113,9 @@ def _check_numbers(name: str, x: np.ndarray) -> None:
       raise ValueError(f'{name} holds {x[~np.isfinite(x)].flat[0]}: must be finite')
     if x.dtype.itemsize > 4 and (np.abs(x) > np.finfo(np.float32).max).any():
       raise ValueError(f'{name} holds {x.flat[np.abs(x).argmax()]}: must fit float32')
-  elif x.dtype.itemsize == 8 or x.dtype == np.uint32:
-    # JAX keeps integers of 64 bits in 32.
+  elif x.dtype.itemsize == 8:  # JAX keeps such integers in 32 bits
     allowed = np.iinfo(np.uint32 if x.dtype.kind == 'u' else np.int32)
-    if x.dtype.itemsize == 8 and (x.min() < allowed.min or x.max() > allowed.max):
+    if x.min() < allowed.min or x.max() > allowed.max:
       worst = x.max() if x.max() > allowed.max else x.min()
       raise ValueError(f'{name} holds {worst}: must be within [{allowed.min}, {allowed.max}], which 32 bits hold')
 

@@ -25,6 +25,10 @@ from experiments.common.tables import csv_text, format_table
 
 OWN_FLAGS = ('parts', 'output_dir', 'reduced', 'minutes')
 PARTS = ('inputs', 'kills', 'damages', 'stops', 'steady')
+# How often each kind of run is tried.
+KILLS, DAMAGES = {'deep_sea': 40, 'bsuite': 40, 'atari': 20}, {'deep_sea': 200, 'bsuite': 100, 'atari': 100}
+STOPS = {'deep_sea': 7, 'bsuite': 6, 'atari': 7}
+FEW, FEW_DAMAGES = {'deep_sea': 1}, {'deep_sea': 2}
 _GOOD = {
   *('refused', 'ran', 'stopped', 'whole', 'as undisturbed', 'refused in a line'),
   'ended before there was anything to save',
@@ -114,6 +118,7 @@ def count_stops(rows: Rows, numbers: dict[str, int]) -> None:
       row = {'trial': i, **with_folder(lambda folder, n=name, r=rng: stops.trial(n, folder / 'run', r))}  # type: ignore[misc]
       rows.write(row)
       print(name, i, row['outcome'], row['seconds'], flush=True)
+  print(f'the longest took {max(float(row["seconds"]) for row in rows.rows):.1f} s')
 
 
 def told(rows: Rows, by: Sequence[str]) -> str:
@@ -134,27 +139,19 @@ def main(argv: list[str]) -> None:
   commands.prepare(OWN_FLAGS)
   few = values.reduced
   bad = []
-  if 'inputs' in values.parts:
-    rows = Rows(folder / 'inputs.csv', inputs.COLUMNS)
-    count_inputs(rows, 40 if few else 1)
-    bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
-    print(told(rows, ('binary',)))
-  if 'kills' in values.parts:
-    rows = Rows(folder / 'kills.csv', kills.COLUMNS)
-    count_kills(rows, {'deep_sea': 1} if few else {'deep_sea': 40, 'bsuite': 40, 'atari': 20})
-    bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
-    print(told(rows, ('kind',)))
-  if 'damages' in values.parts:
-    rows = Rows(folder / 'damages.csv', damages.COLUMNS)
-    count_damages(rows, {'deep_sea': 2} if few else {'deep_sea': 200, 'bsuite': 100, 'atari': 100})
-    bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
-    print(told(rows, ('kind', 'file')))
-  if 'stops' in values.parts:
-    rows = Rows(folder / 'stops.csv', stops.COLUMNS)
-    count_stops(rows, {'deep_sea': 1} if few else {'deep_sea': 7, 'bsuite': 6, 'atari': 7})
-    bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
-    print(told(rows, ('kind',)))
-    print(f'the longest took {max(float(row["seconds"]) for row in rows.rows):.1f} s')
+  # Name -> columns, what adds rows, and by which columns they are told.
+  counted: dict[str, tuple[Sequence[str], Callable[[Rows], None], Sequence[str]]] = {
+    'inputs': (inputs.COLUMNS, lambda rows: count_inputs(rows, 40 if few else 1), ('binary',)),
+    'kills': (kills.COLUMNS, lambda rows: count_kills(rows, FEW if few else KILLS), ('kind',)),
+    'damages': (damages.COLUMNS, lambda rows: count_damages(rows, FEW_DAMAGES if few else DAMAGES), ('kind', 'file')),
+    'stops': (stops.COLUMNS, lambda rows: count_stops(rows, FEW if few else STOPS), ('kind',)),
+  }
+  for name, (columns, count, by) in counted.items():
+    if name in values.parts:
+      rows = Rows(folder / f'{name}.csv', columns)
+      count(rows)
+      bad += [row for row in rows.rows if row['outcome'] not in _GOOD]
+      print(told(rows, by))
   if 'steady' in values.parts:
     rows = Rows(folder / 'steady.csv', steady.COLUMNS)
     with tempfile.TemporaryDirectory() as place:

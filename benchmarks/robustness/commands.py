@@ -5,7 +5,6 @@ A fork starts in a tenth of the time that a new interpreter takes to import ever
 
 import os
 import pathlib
-import resource
 import runpy
 import signal
 import sys
@@ -72,21 +71,20 @@ def prepare(own_flags: Sequence[str]) -> None:
 class Process:
   """A command that runs."""
 
-  def __init__(self, module: str, arguments: Sequence[str], folder: pathlib.Path, memory: int = 0):
+  def __init__(self, module: str, arguments: Sequence[str], folder: pathlib.Path):
     """Starts `python -m module arguments` in a folder, as far as anybody can tell.
 
     Args:
       module: the command.
       arguments: of it.
       folder: where it runs.
-      memory: bytes that it may have, 0: as many as there are.
     """
     self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     self.start = time.monotonic()
     self._status: int | None = None
     self.pid = os.fork()
     if not self.pid:
-      _become(module, arguments, folder, memory, (self.out, self.err))
+      _become(module, arguments, folder, (self.out, self.err))
 
   def kill(self, number: int = signal.SIGKILL) -> None:
     """Sends a signal."""
@@ -125,9 +123,7 @@ def _text(file: IO[bytes]) -> str:
   return file.read().decode(errors='replace')
 
 
-def _become(
-  module: str, arguments: Sequence[str], folder: pathlib.Path, memory: int, files: tuple[IO[bytes], IO[bytes]]
-) -> None:
+def _become(module: str, arguments: Sequence[str], folder: pathlib.Path, files: tuple[IO[bytes], IO[bytes]]) -> None:
   """Turns this fork into the command; never returns."""
   status = 1
   try:
@@ -135,8 +131,6 @@ def _become(
     os.chdir(folder)
     for number, file in enumerate(files, 1):
       os.dup2(file.fileno(), number)
-    if memory:
-      resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
     for name in _own_flags:
       delattr(flags.FLAGS, name)

@@ -111,9 +111,9 @@ def check_memory(s: Settings) -> None:
   timestep = memory.first_step(s.agent.num_envs, screens, jnp.uint8)
   game = max(s.games, key=lambda game: atari.num_actions_of(game, s.env))
   agent, replay, num_actions = make_agent(game, s)
-  measure = lambda: memory.seed_bytes(agent, replay, s.agent, num_actions, timestep)
+  sizes = memory.seed_bytes(agent, replay, s.agent, num_actions, timestep)
   flag = f'--replay_capacity={s.agent.replay_capacity}'
-  memory.check(flag, len(s.seeds), devices, seed_axis == 'map', num_devices, measure)
+  memory.check(flag, len(s.seeds), devices, seed_axis == 'map', num_devices, sizes)
 
 
 def save_best(folder: pathlib.Path, trainer: Trainer, kept: Kept) -> None:

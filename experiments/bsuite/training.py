@@ -1,7 +1,6 @@
 """Training on ids of bsuite that share a program."""
 
 import concurrent.futures
-import functools
 import pathlib
 import queue
 import shutil
@@ -105,7 +104,7 @@ def check_memory(
   width = lambda batch: int(np.prod(batch.tasks[0].environment.observation_spec.shape))
   for batch in (max(todo, key=lambda batch: len(batch.tasks) * width(batch)), max(todo, key=width)):
     settings, num_ids = settings_for(batch.tasks[0], agent), len(batch.tasks) if side_by_side else 1
-    sizes = functools.partial(measure, settings, batch.tasks[0].environment)
+    sizes = measure(settings, batch.tasks[0].environment)
     flag = f'--bsuite_id={batch.tasks[0].bsuite_id} --replay_capacity={settings.replay_capacity}'
     memory.check(flag, num_ids, devices, seed_axis == 'map', min(len(devices), num_ids), sizes)
 

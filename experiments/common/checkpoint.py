@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.common.errors import CheckpointError
+from experiments.common.errors import CheckpointError, first_line
 from experiments.common.files import write_atomically
 from experiments.common.quiet import held_back
 from experiments.common.settings import config_differences
@@ -124,11 +124,6 @@ def _remove(folder: pathlib.Path, step: int) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def _first_line(e: BaseException) -> str:
-  lines = str(e).strip().splitlines()
-  return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__
-
-
 def save(directory: str, step: int, state: Any, config: dict[str, Any], record: dict[str, Any]) -> None:
   """Saves a checkpoint and then removes all but the newest two.
 
@@ -158,7 +153,7 @@ def save(directory: str, step: int, state: Any, config: dict[str, Any], record: 
     manifest = {'format': FORMAT, 'config': config, 'record': record, 'files': _checksums(path)}
     write_atomically(path.with_suffix('.json'), _manifest_text(manifest))
   except (OSError, ValueError, RuntimeError) as e:
-    raise CheckpointError(f'{folder}: cannot save the checkpoint of step {step}: {_first_line(e)}') from e
+    raise CheckpointError(f'{folder}: cannot save the checkpoint of step {step}: {first_line(e)}') from e
   finished = [s for s in _steps(folder) if s <= step and _has_manifest(folder, s)]
   # What is newer was left by a run that was resumed before it.
   for other in set(_steps(folder)) - set(finished[:_KEEP]):
@@ -193,12 +188,13 @@ def _parse_manifest(data: bytes) -> dict[str, Any]:
   return manifest
 
 
-def _change_manifest(path: pathlib.Path, changes: dict[str, Any]) -> None:
+def _change_manifest(path: pathlib.Path, changes: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+  """Writes a manifest with changes, which are made of what is in it."""
   try:
     manifest = _parse_manifest(path.read_bytes())
-    write_atomically(path, _manifest_text({**manifest, **changes}))
+    write_atomically(path, _manifest_text({**manifest, **changes(manifest)}))
   except (OSError, ValueError) as e:
-    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
+    raise CheckpointError(f'{path}: cannot update the checkpoint: {first_line(e)}') from e
 
 
 def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
@@ -207,7 +203,7 @@ def update_record(directory: str, step: int, record: dict[str, Any]) -> None:
   Raises:
     CheckpointError: if there is no such checkpoint or it cannot be written; it then stands as it was.
   """
-  _change_manifest(pathlib.Path(directory).absolute() / f'{step:012d}.json', {'record': record})
+  _change_manifest(pathlib.Path(directory).absolute() / f'{step:012d}.json', lambda _: {'record': record})
 
 
 def finish(directory: str, step: int, results: dict[str, Any]) -> None:
@@ -222,12 +218,7 @@ def finish(directory: str, step: int, results: dict[str, Any]) -> None:
     CheckpointError: if there is no such checkpoint or it cannot be written.
   """
   folder = pathlib.Path(directory).absolute()
-  path = folder / f'{step:012d}.json'
-  try:
-    record = _parse_manifest(path.read_bytes())['record']
-  except (OSError, ValueError) as e:
-    raise CheckpointError(f'{path}: cannot update the checkpoint: {_first_line(e)}') from e
-  _change_manifest(path, {'files': {}, 'record': {**record, **results}})
+  _change_manifest(folder / f'{step:012d}.json', lambda old: {'files': {}, 'record': {**old['record'], **results}})
   for other in _steps(folder):
     if other != step:
       _remove(folder, other)
@@ -318,7 +309,7 @@ def restore(directory: str, like: Any, config: dict[str, Any], warn: Callable[[s
     try:
       manifest = _read_manifest(folder, step)
     except (OSError, ValueError) as e:
-      warn(f'{path}: damaged or partial ({_first_line(e)}); skipped for the one before')
+      warn(f'{path}: damaged or partial ({first_line(e)}); skipped for the one before')
       continue
     check_config(str(path), manifest, config)
     if not manifest['files']:

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from jax.errors import JaxRuntimeError
 
 from experiments.common.console import say, warn
-from experiments.common.errors import CheckpointError, Stopped
+from experiments.common.errors import CheckpointError, Stopped, first_line
 from experiments.common.extras import missing
 from hyperagent_jax.config import ConfigError
 
@@ -97,7 +97,7 @@ def start_main(
       fail(program, f'out of memory; smaller sizes or fewer seeds take less ({first_line(e)})')
 
   defined, hook = set(flags.FLAGS), threading.excepthook
-  # TensorBoard events are written by a thread, whose errors would be printed as tracebacks.
+  # Errors in threads would be printed as tracebacks.
   threading.excepthook = lambda e: warn(f'in the background: {e.exc_type.__name__}: {e.exc_value}')
   try:
     define_flags()
@@ -117,9 +117,3 @@ def fail(program: str, text: str) -> NoReturn:
 def is_out_of_memory(e: BaseException) -> bool:
   """Whether an error says that there is not memory enough, of the host or of a device."""
   return isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e) or 'out of memory' in str(e).lower()
-
-
-def first_line(e: BaseException) -> str:
-  """The beginning of what an error says."""
-  lines = str(e).strip().splitlines()
-  return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__

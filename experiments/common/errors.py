@@ -14,3 +14,9 @@ class Stopped(Exception):
     """Stops with an exit status and one line that says why."""
     super().__init__(text)
     self.status = status
+
+
+def first_line(e: BaseException) -> str:
+  """The beginning of what an error says."""
+  lines = str(e).strip().splitlines()
+  return f'{type(e).__name__}: {lines[0][:200]}' if lines else type(e).__name__

@@ -41,12 +41,10 @@ def write_atomically(path: pathlib.Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def owned(folder: pathlib.Path, flag: str = 'output_dir') -> Iterator[None]:
+def owned(folder: pathlib.Path) -> Iterator[None]:
   """Makes a folder this process's own for as long as it lives, by a lock that dies with it.
 
-  Args:
-    folder: which; it is made if it is not there.
-    flag: the one that named it.
+  The folder is made if it is not there.
 
   Raises:
     ConfigError: if another process has it, or it cannot be written.
@@ -55,25 +53,25 @@ def owned(folder: pathlib.Path, flag: str = 'output_dir') -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
   except OSError as e:
-    raise ConfigError(f'--{flag}={folder}: cannot be written: {e.strerror}') from None
+    raise ConfigError(f'--output_dir={folder}: cannot be written: {e.strerror}') from None
   try:
-    _lock(lock, folder, flag)
+    _lock(lock, folder)
     yield
   finally:
     os.close(lock)
 
 
-def _lock(lock: int, folder: pathlib.Path, flag: str) -> None:
+def _lock(lock: int, folder: pathlib.Path) -> None:
   if fcntl is None:
-    warn(f'--{flag}={folder}: this system has no locks; nothing keeps a second run out of it')
+    warn(f'--output_dir={folder}: this system has no locks; nothing keeps a second run out of it')
     return
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError:
     owner = os.read(lock, 200).decode(errors='replace').strip() or 'which one is not known'
-    raise ConfigError(f'--{flag}={folder}: another run is writing there ({owner})') from None
+    raise ConfigError(f'--output_dir={folder}: another run is writing there ({owner})') from None
   except OSError as e:  # a network file system without them
-    warn(f'--{flag}={folder}: cannot be locked ({e.strerror}); nothing keeps a second run out of it')
+    warn(f'--output_dir={folder}: cannot be locked ({e.strerror}); nothing keeps a second run out of it')
     return
   with contextlib.suppress(OSError):  # a full disk has no room for a name, but the lock holds
     os.ftruncate(lock, 0)

@@ -1,6 +1,6 @@
 """How much memory a run takes, reckoned from shapes before anything is made."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def check(
   devices: Sequence[jax.Device],
   one_by_one: bool,
   num_devices: int,
-  measure: Callable[[], tuple[int, int]],
+  sizes: tuple[int, int],
 ) -> None:
   """Refuses, before anything is made, what would not fit.
 
@@ -89,12 +89,12 @@ def check(
     devices: the first of which says where the run is.
     one_by_one: whether a device runs its seeds one after the other.
     num_devices: that serve.
-    measure: bytes of one seed's state and of the largest array of its update, `seed_bytes`.
+    sizes: bytes of one seed's state and of the largest array of its update, `seed_bytes`.
 
   Raises:
     ConfigError: naming what it takes and what there is.
   """
-  state, array = measure()
+  state, array = sizes
   at_once = num_devices if one_by_one else num_seeds
   working = 2 * array * at_once
   if devices[0].platform == 'cpu':

@@ -83,13 +83,10 @@ def check_memory(
   replay = make_replay_for(agent_config, replay_capacity(size, agent_config, env, run))
   agent = SYSTEMS[run.agent].make(agent_config, NUM_ACTIONS)
   timestep = memory.first_step(agent_config.num_envs, (), jnp.int32)
-
-  def measure() -> tuple[int, int]:
-    state, array = memory.seed_bytes(agent, replay, agent_config, NUM_ACTIONS, timestep)
-    return state + size**2, array  # the action map
-
+  state, array = memory.seed_bytes(agent, replay, agent_config, NUM_ACTIONS, timestep)
+  sizes = (state + size**2, array)  # with the action map
   num_devices = num_devices_used(run.num_seeds, len(devices))
-  memory.check(f'--size={size}', run.num_seeds, devices, seed_axis == 'map', num_devices, measure)
+  memory.check(f'--size={size}', run.num_seeds, devices, seed_axis == 'map', num_devices, sizes)
 
 
 def train_size(
